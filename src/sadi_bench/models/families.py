@@ -1,0 +1,130 @@
+"""Where each architecture keeps its attention heads, FFN neurons and hidden states.
+
+A new family is one entry in `FAMILIES`; tests/models run every test of the engine on it.
+"""
+
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from torch import nn
+from transformers import PretrainedConfig, PreTrainedModel
+
+from sadi_bench.errors import SettingError
+
+
+class Site(str, Enum):
+    """Name the activation that is read and edited in every decoder block.
+
+    head: input of the attention's output projection, split by query head.
+    neuron: output of the FFN's non-linearity (gated FFN: act(gate), before it meets `up`).
+    hidden: output of the FFN block, before the residual sum.
+    residual: output of the decoder block.
+    """
+
+    head = "head"
+    neuron = "neuron"
+    hidden = "hidden"
+    residual = "residual"
+
+
+@dataclass(frozen=True)
+class HookPoint:
+    """Point at the input or the output of a module, by its path inside a decoder block."""
+
+    module: str
+    side: str = "output"
+
+
+@dataclass(frozen=True)
+class Family:
+    """Describe one architecture as data.
+
+    `tuple_blocks`: the decoder block returns a tuple whose first item is the hidden state.
+    `masks`: "one" 4-D mask for all layers, one "per_layer_type", or "alibi" (takes none).
+    """
+
+    blocks: str
+    head: HookPoint
+    neuron: HookPoint
+    hidden: HookPoint
+    residual: HookPoint = HookPoint("")
+    tuple_blocks: bool = False
+    masks: str = "one"
+
+
+LLAMA = Family(
+    blocks="model.layers",
+    head=HookPoint("self_attn.o_proj", "input"),
+    neuron=HookPoint("mlp.act_fn"),
+    hidden=HookPoint("mlp"),
+)
+TYPED_LLAMA = replace(LLAMA, masks="per_layer_type")
+PHI3 = replace(LLAMA, neuron=HookPoint("mlp.activation_fn"))
+PHI = replace(PHI3, head=HookPoint("self_attn.dense", "input"))
+FALCON = Family(
+    blocks="transformer.h",
+    head=HookPoint("self_attention.dense", "input"),
+    neuron=HookPoint("mlp.act"),
+    hidden=HookPoint("mlp"),
+    tuple_blocks=True,
+)
+# BLOOM's FFN adds the residual itself, so its output proper is that of the last projection.
+BLOOM = replace(
+    FALCON,
+    neuron=HookPoint("mlp.gelu_impl"),
+    hidden=HookPoint("mlp.dense_4h_to_h"),
+    masks="alibi",
+)
+GPT_NEOX = Family(
+    blocks="gpt_neox.layers",
+    head=HookPoint("attention.dense", "input"),
+    neuron=HookPoint("mlp.act"),
+    hidden=HookPoint("mlp"),
+)
+OPT = Family(
+    blocks="model.decoder.layers",
+    head=HookPoint("self_attn.out_proj", "input"),
+    neuron=HookPoint("activation_fn"),
+    hidden=HookPoint("fc2"),
+)
+GPT2 = Family(
+    blocks="transformer.h",
+    head=HookPoint("attn.c_proj", "input"),
+    neuron=HookPoint("mlp.act"),
+    hidden=HookPoint("mlp"),
+)
+
+FAMILIES: dict[str, Family] = {
+    "llama": LLAMA,
+    "mistral": LLAMA,
+    "qwen2": TYPED_LLAMA,
+    "qwen3": TYPED_LLAMA,
+    "gemma2": TYPED_LLAMA,
+    "gemma3_text": TYPED_LLAMA,
+    "phi": PHI,
+    "phi3": PHI3,
+    "falcon": FALCON,
+    "bloom": BLOOM,
+    "gpt_neox": GPT_NEOX,
+    "opt": OPT,
+    "gpt2": GPT2,
+}
+
+
+def family_of(config: PretrainedConfig) -> Family:
+    """Look up the family of a model's config; refuse an unknown one rather than guess."""
+    family = FAMILIES.get(config.model_type)
+    if family is None:
+        raise SettingError(
+            f"model.pretrained: model type '{config.model_type}' has no family "
+            f"(known: {', '.join(sorted(FAMILIES))}). "
+            "Add one entry to FAMILIES in sadi_bench/models/families.py."
+        )
+    if config.model_type == "falcon" and config.alibi:
+        return replace(family, masks="alibi")
+    return family
+
+
+def blocks_of(network: PreTrainedModel, family: Family) -> list[nn.Module]:
+    """List the decoder blocks, first to last."""
+    return list(network.get_submodule(family.blocks))

@@ -1,0 +1,101 @@
+"""The only place that registers hooks on a model; each is a context manager."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from sadi_bench.models.families import Family, Site, blocks_of
+
+Edit = Callable[[int, Tensor], Tensor | None]
+"""Given a layer and the site's values (any leading shape, last axis `width`), return new values,
+or None to leave them."""
+
+
+@contextmanager
+def edited(network: nn.Module, family: Family, site: Site, edit: Edit) -> Iterator[None]:
+    """Pass the site's values of every layer through `edit` while in the context."""
+    point = getattr(family, site.value)
+
+    def input_hook(layer: int) -> Callable:
+        def hook(_module: nn.Module, args: tuple) -> tuple | None:
+            new = edit(layer, args[0])
+            return None if new is None else (new, *args[1:])
+
+        return hook
+
+    def output_hook(layer: int) -> Callable:
+        def hook(_module: nn.Module, _args: tuple, output: Tensor | tuple) -> Tensor | tuple | None:
+            values = output[0] if isinstance(output, tuple) else output
+            new = edit(layer, values)
+            if new is None:
+                return None
+            return (new, *output[1:]) if isinstance(output, tuple) else new
+
+        return hook
+
+    with ExitStack() as stack:
+        for layer, block in enumerate(blocks_of(network, family)):
+            module = block.get_submodule(point.module)
+            if point.side == "input":
+                handle = module.register_forward_pre_hook(input_hook(layer))
+            else:
+                handle = module.register_forward_hook(output_hook(layer))
+            stack.callback(handle.remove)
+        yield
+
+
+@contextmanager
+def only_blocks(
+    network: nn.Module, family: Family, start: int, stop: int, entry: Tensor | None = None
+) -> Iterator[None]:
+    """Run only the decoder blocks start..stop-1 while in the context; the others pass through.
+
+    `entry` [row position width] is the hidden state that block `start` receives instead of the
+    embeddings.
+    """
+
+    def stand_in(value: Tensor | None) -> Callable:
+        def forward(hidden_states: Tensor, *_args: object, **_kwargs: object) -> Tensor | tuple:
+            out = hidden_states if value is None else value
+            return (out, None) if family.tuple_blocks else out
+
+        return forward
+
+    blocks = blocks_of(network, family)
+    with ExitStack() as stack:
+        for layer, block in enumerate(blocks):
+            if start <= layer < stop:
+                continue
+            own = block.__dict__.get("forward")  # set where accelerate dispatches the model
+            block.forward = stand_in(entry if layer == start - 1 else None)
+            stack.callback(_restore_forward, block, own)
+        yield
+
+
+def _restore_forward(block: nn.Module, own: Callable | None) -> None:
+    if own is None:
+        del block.forward
+    else:
+        block.forward = own
+
+
+@contextmanager
+def recorded_blocks(
+    network: nn.Module, family: Family, layers: set[int]
+) -> Iterator[dict[int, Tensor]]:
+    """Collect the hidden state that enters each of `layers` (0 is the embedding's output)."""
+    seen: dict[int, Tensor] = {}
+
+    def hook_for(layer: int) -> Callable:
+        def hook(_module: nn.Module, args: tuple) -> None:
+            seen[layer] = args[0]
+
+        return hook
+
+    blocks = blocks_of(network, family)
+    with ExitStack() as stack, torch.no_grad():
+        for layer in layers:
+            stack.callback(blocks[layer].register_forward_pre_hook(hook_for(layer)).remove)
+        yield seen

@@ -1,0 +1,141 @@
+"""A causal language model with its tokenizer and its family, ready to be read and steered."""
+
+import inspect
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from sadi_bench.errors import SettingError
+from sadi_bench.models.families import Family, Site, family_of
+from sadi_bench.models.hooks import edited
+
+FALLBACK_MAX_LENGTH = 2048  # lm-eval's, for models that state none
+
+
+@dataclass(frozen=True)
+class EncodedPair:
+    """Hold one answer behind its prompt; `merged`: a token straddles the boundary."""
+
+    prompt: tuple[int, ...]
+    answer: tuple[int, ...]
+    merged: bool
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """Hold a network in evaluation mode and what the engine must know of it."""
+
+    name: str
+    network: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    notes: tuple[str, ...] = ()
+    family: Family = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "family", family_of(self.network.config))
+        self.network.eval()
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The network without its output layer."""
+        return self.network.base_model
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids go."""
+        return self.network.get_input_embeddings().weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type that activations have."""
+        return self.network.dtype
+
+    @property
+    def num_layers(self) -> int:
+        """Number of decoder blocks."""
+        return self.network.config.num_hidden_layers
+
+    @property
+    def num_heads(self) -> int:
+        """Number of query heads of a block."""
+        return self.network.config.num_attention_heads
+
+    @property
+    def packs(self) -> bool:
+        """Whether the architecture takes a 4-D mask; if not, branches run in rows."""
+        return self.family.masks != "alibi"
+
+    @cached_property
+    def takes_position_ids(self) -> bool:
+        """Whether the backbone is told positions (alibi models count their mask instead)."""
+        return "position_ids" in inspect.signature(self.backbone.forward).parameters
+
+    @cached_property
+    def max_length(self) -> int:
+        """Longest sequence in tokens, found where lm-eval looks for it."""
+        config = self.network.config
+        for name in ("max_position_embeddings", "n_positions", "n_ctx"):
+            if getattr(config, name, None):
+                return int(getattr(config, name))
+        limit = self.tokenizer.model_max_length
+        return int(limit) if limit < 10**9 else FALLBACK_MAX_LENGTH
+
+    def check_length(self, tokens: int) -> None:
+        """Refuse a prompt that does not fit: cut silently, it would be another prompt."""
+        if tokens > self.max_length:
+            raise SettingError(
+                f"model={self.name}: a prompt with its answer has {tokens} tokens, the context "
+                f"{self.max_length}; choose a model with a longer context, or fewer task.fewshot."
+            )
+
+    @cached_property
+    def widths(self) -> dict[Site, int]:
+        """Width of every site, read off one token's activations rather than guessed."""
+        seen: dict[Site, int] = {}
+        for site in Site:
+
+            def note(_layer: int, values: Tensor, site: Site = site) -> None:
+                seen[site] = values.shape[-1]
+
+            with torch.inference_mode(), edited(self.network, self.family, site, note):
+                self.backbone(input_ids=torch.zeros(1, 1, dtype=torch.long, device=self.device))
+        return seen
+
+    def num_elements(self, site: Site) -> int:
+        """Count the elements of one layer: query heads, FFN units or coordinates."""
+        return self.num_heads if site == Site.head else self.widths[site]
+
+    def output_logits(self, hidden: Tensor) -> Tensor:
+        """Turn final hidden states [row width] into logits [row vocab], soft cap included."""
+        head = self.network.get_output_embeddings()
+        logits = head(hidden.to(head.weight.device))
+        cap = getattr(self.network.config, "final_logit_softcapping", None)
+        return logits if cap is None else torch.tanh(logits / cap) * cap
+
+    def encode(self, text: str, add_special_tokens: bool | None = None) -> list[int]:
+        """Tokenise as lm-eval's `hf` model does: no second BOS where the text brings one."""
+        bos = self.tokenizer.bos_token
+        if add_special_tokens is None and bos and text.startswith(bos):
+            add_special_tokens = False
+        kwargs = {} if add_special_tokens is None else {"add_special_tokens": add_special_tokens}
+        return self.tokenizer.encode(text, **kwargs)
+
+    def encode_pair(self, prompt: str, answer: str, keep_newline: bool = False) -> EncodedPair:
+        """Tokenise prompt and answer together and split them at the prompt's number of tokens.
+
+        Trailing white space of the prompt goes to the answer, as in lm-eval; with `keep_newline`
+        a trailing newline stays (arXiv 2410.12299's COPA prompt ends in one).
+        """
+        kept = prompt.rstrip(" \t") if keep_newline else prompt.rstrip()
+        answer, prompt = prompt[len(kept) :] + answer, kept
+        whole, alone = self.encode(prompt + answer), self.encode(prompt)
+        if len(whole) <= len(alone):
+            raise SettingError(
+                f"empty answer: {answer!r} behind '…{prompt[-30:]}' leaves no token to score; "
+                "give the answer at least one character that is not white space."
+            )
+        merged = whole[: len(alone)] != alone
+        return EncodedPair(tuple(alone), tuple(whole[len(alone) :]), merged)

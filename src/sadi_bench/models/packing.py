@@ -1,0 +1,287 @@
+"""Run a prompt's prefix once and many branches behind it.
+
+A *branch* is a list of tokens that follows the prompt; the branches of a prompt form a tree whose
+root is the last prompt token. A *copy* of that tree is run for every cell, all copies in one
+sequence: the 4-D mask lets a node see the prefix, its ancestors and itself, and position ids are
+shared. Families that take no such mask (alibi) run one row a branch behind a shared prefix instead.
+Both layouts hold the same values in the same order, `[batch copy node width]`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import Cache, DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+from sadi_bench.models.hooks import only_blocks
+from sadi_bench.models.language_model import LanguageModel
+
+ROOT = 0
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Hold the nodes behind one prefix; node 0 is the last prompt token.
+
+    `paths[branch]` lists the nodes of that branch, the root first, its last token included only
+    where the tree was built with `keep_last`.
+    """
+
+    tokens: list[int]
+    parents: list[int]
+    depths: list[int]
+    paths: list[list[int]]
+
+
+def tree_of(last_prompt_token: int, branches: Sequence[Sequence[int]], keep_last: bool) -> Tree:
+    """Share the common beginnings of the branches.
+
+    A token's successors are all that scoring reads, so a branch's last token is needed only where
+    activations are (`keep_last`).
+    """
+    tree = Tree([last_prompt_token], [-1], [0], [])
+    children: dict[tuple[int, int], int] = {}
+    for branch in branches:
+        node, path = ROOT, [ROOT]
+        for token in branch if keep_last else branch[:-1]:
+            if (node, token) not in children:
+                children[node, token] = len(tree.tokens)
+                tree.tokens.append(token)
+                tree.parents.append(node)
+                tree.depths.append(tree.depths[node] + 1)
+            node = children[node, token]
+            path.append(node)
+        tree.paths.append(path)
+    return tree
+
+
+def rows_of(last_prompt_token: int, branches: Sequence[Sequence[int]], keep_last: bool) -> Tree:
+    """Lay every distinct branch out in a row of its own, all rows of one length."""
+    tails = [tuple(b if keep_last else b[:-1]) for b in branches]
+    rows = list(dict.fromkeys(tails))
+    length = 1 + max(len(row) for row in rows)
+    tree = Tree([], [], [], [])
+    for row in rows:
+        first = len(tree.tokens)
+        padded = [last_prompt_token, *row] + [last_prompt_token] * (length - 1 - len(row))
+        tree.tokens.extend(padded)
+        tree.parents.extend([-1, *range(first, first + length - 1)])
+        tree.depths.extend(range(length))
+    for tail in tails:
+        first = rows.index(tail) * length
+        tree.paths.append(list(range(first, first + len(tail) + 1)))
+    return tree
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Hold the trees of a batch, padded to one number of nodes.
+
+    `row_length` is 0 where all nodes stand in one packed sequence.
+    """
+
+    tokens: Tensor  # int [batch node]
+    depths: Tensor  # int [batch node]
+    sees: Tensor  # bool [batch node node]: ancestors and itself
+    paths: list[list[list[int]]]
+    row_length: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of prompts, number of nodes."""
+        return tuple(self.tokens.shape)
+
+    @property
+    def roots(self) -> slice:
+        """The nodes that stand at the last prompt token, the same in every tree of the batch."""
+        return slice(0, None, self.row_length) if self.row_length else slice(0, 1)
+
+    def unpack(self, values: Tensor, copies: int) -> Tensor:
+        """View a site's values as [batch copy node width], whatever shape the model gave them."""
+        batch, nodes = self.shape
+        return values.reshape(batch, copies, nodes, values.shape[-1])
+
+
+def layout_of(
+    prompts: Sequence[Sequence[int]],
+    branches: Sequence[Sequence[Sequence[int]]],
+    *,
+    packed: bool,
+    keep_last: bool = False,
+) -> Layout:
+    """Build the trees of a batch of prompts and pad them to one size."""
+    build = tree_of if packed else rows_of
+    trees = [build(p[-1], b, keep_last) for p, b in zip(prompts, branches, strict=True)]
+    row_length = 0
+    if not packed:
+        row_length = 1 + max(max(t.depths) for t in trees)
+        trees = [_with_row_length(t, row_length) for t in trees]
+    nodes = max(len(t.tokens) for t in trees)
+    tokens = torch.zeros(len(trees), nodes, dtype=torch.long)
+    depths = torch.zeros(len(trees), nodes, dtype=torch.long)
+    sees = torch.eye(nodes, dtype=torch.bool).repeat(len(trees), 1, 1)
+    for i, tree in enumerate(trees):
+        size = len(tree.tokens)
+        tokens[i, :size] = torch.tensor(tree.tokens)
+        depths[i, :size] = torch.tensor(tree.depths)
+        for node, parent in enumerate(tree.parents):
+            if parent >= 0:
+                sees[i, node] |= sees[i, parent]
+    return Layout(tokens, depths, sees, [t.paths for t in trees], row_length)
+
+
+def _with_row_length(tree: Tree, length: int) -> Tree:
+    """Lengthen every row of a row-wise tree to `length` with nodes that nobody reads."""
+    old = 1 + max(tree.depths)
+    starts = range(0, len(tree.tokens), old)
+    moved = {s + j: k * length + j for k, s in enumerate(starts) for j in range(old)}
+    wide = Tree([], [], [], [[moved[n] for n in path] for path in tree.paths])
+    for start in starts:
+        first = len(wide.tokens)
+        row = tree.tokens[start : start + old]
+        wide.tokens.extend(row + [row[0]] * (length - old))
+        wide.parents.extend([-1, *range(first, first + length - 1)])
+        wide.depths.extend(range(length))
+    return wide
+
+
+class _SharedPrefixLayer(DynamicLayer):
+    """Show attention the prefix and the new keys, but keep only the prefix.
+
+    `copies` rows behind one prefix each see it; it is repeated only while a layer runs.
+    """
+
+    def __init__(self, keys: Tensor, values: Tensor, copies: int) -> None:
+        super().__init__()
+        self.keys, self.values, self.copies = keys, values, copies
+        self.is_initialized = True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: object, **__: object) -> tuple:
+        keys, values = self.keys, self.values
+        if self.copies > 1:
+            keys = keys.repeat_interleave(self.copies, dim=0)
+            values = values.repeat_interleave(self.copies, dim=0)
+        return torch.cat([keys, key_states], dim=-2), torch.cat([values, value_states], dim=-2)
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Hold keys and values of every prompt's tokens but the last; shorter prompts padded right."""
+
+    lengths: Tensor  # int [batch]
+    layers: list[tuple[Tensor, Tensor]]
+
+    @property
+    def padded_length(self) -> int:
+        """The longest prompt's length less one."""
+        return self.layers[0][0].shape[-2] if self.layers else 0
+
+    def cache(self, copies: int = 1) -> Cache | None:
+        """Make a cache that several passes can read: no pass leaves anything in it."""
+        if not self.layers:
+            return None
+        cache = DynamicCache()
+        cache.layers = [_SharedPrefixLayer(k, v, copies) for k, v in self.layers]
+        return cache
+
+
+def run_prefix(lm: LanguageModel, prompts: Sequence[Sequence[int]]) -> Prefix:
+    """Run all tokens but the last of every prompt, once, for all cells.
+
+    Right padding under a causal mask changes nothing before it, so no mask is needed here and the
+    fast causal kernels serve; the branches' mask hides the padding.
+    """
+    lengths = torch.tensor([len(p) - 1 for p in prompts])
+    longest = int(lengths.max())
+    if longest == 0:
+        return Prefix(lengths, [])
+    ids = torch.zeros(len(prompts), longest, dtype=torch.long)
+    for i, prompt in enumerate(prompts):
+        ids[i] = prompt[0]  # padding; no special token, which some networks warn of
+        ids[i, : len(prompt) - 1] = torch.tensor(prompt[:-1])
+    cache = DynamicCache()  # without the config: a sliding cache would drop keys that branches need
+    lm.backbone(input_ids=ids.to(lm.device), past_key_values=cache, use_cache=True)
+    return Prefix(lengths, [(layer.keys, layer.values) for layer in cache.layers])
+
+
+def run_branches(
+    lm: LanguageModel,
+    prefix: Prefix,
+    layout: Layout,
+    copies: int,
+    *,
+    start: int = 0,
+    stop: int | None = None,
+    entry: Tensor | None = None,
+) -> Tensor:
+    """Run `copies` of every tree behind its prefix; return the final hidden states.
+
+    Only blocks start..stop-1 run; `entry` [batch node width] is what block `start` receives in
+    every copy (None where start is 0). Returned: [batch copy node width], final norm applied.
+    """
+    batch, nodes = layout.shape
+    stop = lm.num_layers if stop is None else stop
+    ids = layout.tokens[:, None].expand(batch, copies, nodes)
+    positions = (prefix.lengths[:, None] + layout.depths)[:, None].expand(batch, copies, nodes)
+    if layout.row_length:
+        rows = batch * copies * (nodes // layout.row_length)
+        shape, kwargs = (rows, layout.row_length), _row_arguments(prefix, layout, rows)
+    else:
+        rows = batch
+        shape, kwargs = (batch, copies * nodes), _packed_arguments(lm, prefix, layout, copies)
+    if entry is not None:
+        entry = entry[:, None].expand(batch, copies, nodes, entry.shape[-1])
+        entry = entry.reshape(*shape, entry.shape[-1])
+    if lm.takes_position_ids:
+        kwargs["position_ids"] = positions.reshape(shape).to(lm.device)
+    with only_blocks(lm.network, lm.family, start, stop, entry):
+        output = lm.backbone(
+            input_ids=ids.reshape(shape).to(lm.device),
+            past_key_values=prefix.cache(rows // batch),
+            use_cache=bool(prefix.layers),
+            **kwargs,
+        )
+    return layout.unpack(output.last_hidden_state, copies)
+
+
+def _row_arguments(prefix: Prefix, layout: Layout, rows: int) -> dict:
+    """Mask the padding of the prefix, row by row; alibi counts positions by this mask."""
+    batch = len(prefix.lengths)
+    real = torch.arange(prefix.padded_length) < prefix.lengths[:, None]
+    mask = torch.cat([real, torch.ones(batch, layout.row_length, dtype=torch.bool)], dim=1)
+    return {"attention_mask": mask.repeat_interleave(rows // batch, dim=0).long()}
+
+
+def _packed_arguments(lm: LanguageModel, prefix: Prefix, layout: Layout, copies: int) -> dict:
+    """Build the additive mask, one for each type of attention layer the model has."""
+    device, (batch, nodes) = lm.device, layout.shape
+    key_positions = torch.arange(prefix.padded_length)
+    real = (key_positions < prefix.lengths[:, None])[:, None]  # [batch 1 key]
+    positions = prefix.lengths[:, None] + layout.depths  # [batch node]
+
+    def mask(window: int | None) -> Tensor:
+        past, tree = real.expand(batch, nodes, -1), layout.sees
+        if window is not None:
+            past = past & (positions[:, :, None] - key_positions < window)
+            tree = tree & (layout.depths[:, :, None] - layout.depths[:, None] < window)
+        past = past.to(device)[:, None].expand(batch, copies, nodes, -1)
+        own = torch.zeros(batch, copies, nodes, copies, nodes, dtype=torch.bool, device=device)
+        copy = torch.arange(copies, device=device)
+        own[:, copy, :, copy] = tree.to(device)
+        seen = torch.cat(
+            [past.flatten(1, 2), own.reshape(batch, copies * nodes, copies * nodes)], dim=-1
+        )
+        additive = torch.zeros(seen.shape, dtype=lm.dtype, device=device)
+        return additive.masked_fill_(~seen, torch.finfo(lm.dtype).min)[:, None]
+
+    window = getattr(lm.network.config, "sliding_window", None)
+    if lm.family.masks == "one":
+        return {"attention_mask": mask(window)}
+    types = set(lm.network.config.layer_types)
+    return {
+        "attention_mask": {
+            name: mask(window if name == "sliding_attention" else None) for name in types
+        }
+    }

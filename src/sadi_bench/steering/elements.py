@@ -1,0 +1,44 @@
+"""Score, rank and mask the elements of a model (arXiv 2410.12299, equations 1 to 3)."""
+
+import torch
+from torch import Tensor
+
+from sadi_bench.models.families import Site
+
+
+def element_scores(
+    difference: Tensor, site: Site, num_heads: int, absolute: bool = False
+) -> Tensor:
+    """Turn a mean difference [layer width] into one score an element, [layer element].
+
+    A head's score is the mean over its head_dim; a neuron's or coordinate's is its own entry.
+    Signed, as in the released code, unless `absolute`.
+    """
+    if site == Site.head:
+        difference = difference.unflatten(-1, (num_heads, -1)).mean(dim=-1)
+    return difference.abs() if absolute else difference
+
+
+def ranks_of(scores: Tensor) -> Tensor:
+    """Rank all elements of all layers together, 0 the highest: int [layer element].
+
+    Ties go to the lower flat index, so that exactly K elements have a rank below K.
+    """
+    order = scores.flatten().argsort(descending=True, stable=True)
+    ranks = torch.empty_like(order)
+    ranks[order] = torch.arange(len(order))
+    return ranks.view(scores.shape)
+
+
+def random_ranks(scores: Tensor, seed: int) -> Tensor:
+    """Rank the elements by lot, the same for the same seed: int [layer element]."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randperm(scores.numel(), generator=generator).view(scores.shape)
+
+
+def listed_elements(scores: Tensor, ranks: Tensor, limit: int) -> list[tuple[int, int, float]]:
+    """List the `limit` highest elements, best first: layer, index within the layer, score."""
+    width = scores.shape[1]
+    order = ranks.flatten().argsort()[:limit]
+    best = scores.flatten()[order].tolist()
+    return list(zip((order // width).tolist(), (order % width).tolist(), best, strict=True))

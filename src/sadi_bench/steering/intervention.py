@@ -1,0 +1,87 @@
+"""What every method hands to the engine: a frozen edit with its grid of cells."""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+from sadi_bench.models.families import Site
+
+
+class Reach(str, Enum):
+    """Name the positions that are edited.
+
+    last_prompt: the prompt's last token, once. from_last_prompt: that token and all later ones.
+    """
+
+    last_prompt = "last_prompt"
+    from_last_prompt = "from_last_prompt"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Name one point of a method's grid; cell 0 is always the unsteered model."""
+
+    index: int
+    params: Mapping[str, float | int]
+
+
+UNSTEERED = Cell(0, {})
+
+
+@runtime_checkable
+class Intervention(Protocol):
+    """Edit one site's activations, differently in every cell; cell 0 must leave them alone."""
+
+    site: Site
+    reach: Reach
+    cells: tuple[Cell, ...]
+
+    def first_layer(self, cell: int) -> int:
+        """Return the first layer that this cell edits; below it the cell is the unsteered model.
+
+        The number of layers, if it edits none.
+        """
+
+    def edit(self, layer: int, values: Tensor, cells: Tensor, clean: Tensor) -> Tensor | None:
+        """Return new values at the steered positions, or None to leave them all.
+
+        values [batch cell node width], cells [cell] (indices into `self.cells`),
+        clean [batch 1 node width]: what the unsteered model has at the same place.
+        """
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what was learnt, by name, to be stored."""
+
+    def elements(self) -> list[tuple[int, int, float]]:
+        """List the ranked elements, best first: layer, index within the layer, score."""
+
+
+@dataclass(frozen=True)
+class NoIntervention:
+    """Leave the model alone: the grid is cell 0."""
+
+    site: Site = Site.hidden
+    reach: Reach = Reach.last_prompt
+    cells: tuple[Cell, ...] = (UNSTEERED,)
+
+    def first_layer(self, cell: int) -> int:  # noqa: ARG002
+        """Return a layer beyond the last: nothing is edited."""
+        return sys.maxsize
+
+    def edit(self, layer: int, values: Tensor, cells: Tensor, clean: Tensor) -> None:
+        """Leave the values alone."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return nothing: nothing was learnt."""
+        return {}
+
+    def elements(self) -> list[tuple[int, int, float]]:
+        """Return none: nothing was ranked."""
+        return []
+
+
+UNSTEERED_MODEL = NoIntervention()

@@ -1,0 +1,31 @@
+"""One file a method; each names its class `METHOD`, with `fit(lm, pairs) -> Intervention`."""
+
+import dataclasses
+import pkgutil
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any, Protocol
+
+from sadi_bench.errors import unknown_key, unknown_name
+
+
+class Method(Protocol):
+    """Learn from contrastive pairs, then freeze."""
+
+    def fit(self, lm: Any, pairs: Any) -> Any:
+        """Return a frozen Intervention."""
+
+
+def method_of(settings: Mapping[str, Any]) -> Method:
+    """Build a method from its YAML: `kind` names the file, `name` is for tables."""
+    kinds = [module.name for module in pkgutil.iter_modules(__path__)]
+    kind = settings.get("kind", "")
+    if kind not in kinds:
+        raise unknown_name("method.kind", str(kind), kinds)
+    method = import_module(f"{__name__}.{kind}").METHOD
+    fields = {field.name for field in dataclasses.fields(method)}
+    given = {key: value for key, value in settings.items() if key not in ("kind", "name")}
+    for key in given:
+        if key not in fields:
+            raise unknown_key("method", key, fields)
+    return method(**given)

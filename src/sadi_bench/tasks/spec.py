@@ -1,0 +1,111 @@
+"""What a task's YAML may say: one field a line, in lm-eval's vocabulary where it has a word."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Optional
+
+
+class TrailingNewline(str, Enum):
+    """Where a prompt's last newline belongs when a model's tokens are counted."""
+
+    answer = "answer"
+    prompt = "prompt"
+
+
+class Negative(str, Enum):
+    """How the wrong side of a contrastive pair is drawn."""
+
+    random = "random"
+    opposite = "opposite"
+
+
+class PairsFrom(str, Enum):
+    """Which language the identify and select rows are written in."""
+
+    same = "same"
+    english = "english"
+
+
+@dataclass
+class HubSource:
+    """Where the rows are on the hub; `path` may be a local folder that `datasets` can load."""
+
+    path: Optional[str] = None
+    name: Optional[str] = None
+    identify: list[str] = field(default_factory=list)  # split names; [] = carve from the test rows
+    test: list[str] = field(default_factory=list)
+
+
+@dataclass
+class FileSource:
+    """Where the rows are in the original files.
+
+    An item is a file name or a glob; `a|b` takes the first that exists; `[:360]` at its end takes
+    rows. Of `identify` what exists is read; where nothing of it exists, `stand_in` and a carved
+    part of the test rows are used and the run says so.
+    """
+
+    folder: Optional[str] = None  # below $SADI_BENCH_DATA
+    reader: Optional[str] = None  # a name in READERS
+    identify: list[str] = field(default_factory=list)
+    stand_in: list[str] = field(default_factory=list)
+    test: list[str] = field(default_factory=list)
+
+
+@dataclass
+class PackageSource:
+    """Rows inside an archive of the package index: `members` leads from archive to archive."""
+
+    requirement: Optional[str] = None
+    sha256: str = ""
+    members: list[str] = field(default_factory=list)
+
+
+def _default_metrics() -> list[dict[str, Any]]:
+    return [
+        {"metric": metric, "aggregation": "mean", "higher_is_better": True}
+        for metric in ("acc", "acc_norm", "exact_match")
+    ]
+
+
+@dataclass
+class TaskSpec:
+    """The fields of one task.
+
+    Null sizes are the defaults: `n_pairs` is the paper's number where that leaves at least 100
+    rows to select on, else two thirds of the rows; `n_select` is what is left, at most 500;
+    `n_test` is every test row.
+    """
+
+    name: str = ""
+    harness: bool = False  # `name` is a task of lm-eval; its own YAML says the rest
+    include_path: Optional[str] = None  # harness only: a folder with further lm-eval YAMLs
+
+    doc_to_text: str = ""
+    doc_to_choice: Any = None  # a list of answers, a column, or a template that renders to a list
+    doc_to_target: str = ""  # a column or a template: the index, or the text, of the right answer
+    target_delimiter: str = " "
+    trailing_newline: TrailingNewline = TrailingNewline.answer
+    metric_list: list[Any] = field(default_factory=_default_metrics)
+    chance: Optional[float] = None  # null: 1 / number of answers, averaged over the test rows
+    fewshot: int = 0
+    negative: Negative = Negative.random
+    group_by: list[str] = field(default_factory=list)  # columns to report averages by
+
+    n_pairs: Optional[int] = None
+    n_select: Optional[int] = None
+    n_test: Optional[int] = None
+    paper_pairs: Optional[int] = None  # null: the paper states none; protocol=paper takes every row
+    paper_identifies_on_test: bool = False
+    test_rows_per: dict[str, int] = field(default_factory=dict)  # column: the first n rows a value
+
+    data_dir: Optional[str] = None
+    columns: list[str] = field(default_factory=list)  # kept from either source
+    rename: dict[str, str] = field(default_factory=dict)  # column of a source: our name for it
+    split_group: Optional[str] = None  # template: rows that render alike never part company
+    pairs_from: PairsFrom = PairsFrom.same
+    hub: HubSource = field(default_factory=HubSource)
+    files: FileSource = field(default_factory=FileSource)
+    package: PackageSource = field(default_factory=PackageSource)
+    english_hub: HubSource = field(default_factory=HubSource)
+    english_files: FileSource = field(default_factory=FileSource)
