@@ -11,15 +11,15 @@ from typing import Any
 import yaml
 
 import sadi_bench
-from sadi_bench.config import RunConfig
 from sadi_bench.models.loading import folder_fingerprint, load_language_model, resolved
 from sadi_bench.record import Clock, log_to, result_of, write_run
-from sadi_bench.results.loading import load_run
+from sadi_bench.results.loading import load_result
 from sadi_bench.results.protocols import protocols
 from sadi_bench.results.run_dir import is_complete, run_id, writing_run
 from sadi_bench.results.tables import run_table
 from sadi_bench.scoring.grid import score_grid
 from sadi_bench.scoring.harness import SteeredLM
+from sadi_bench.settings import RunConfig
 from sadi_bench.steering.contrast import encode_pairs
 from sadi_bench.steering.methods import method_of
 from sadi_bench.tasks.pairs import contrastive_pairs
@@ -69,11 +69,11 @@ def run(config: RunConfig) -> RunResult:
         clock.lap("identify")
         grid = score_grid(task, steered)
         clock.lap("score")
+        write_run(run_dir, task, steered, grid, pairs, encoded)  # before choosing, which may fail
         report = protocols(grid, config.select_by, seed=config.seed)
         result = result_of(config, task, steered, grid, report, merged_pairs)
         clock.lap("report")
         result["sadi_bench"]["seconds"] = clock.seconds
-        write_run(run_dir, task, steered, grid, pairs, encoded)
         run_dir.finish(result)
     return shown(path)
 
@@ -100,6 +100,6 @@ def shown(path: Path, remark: str | None = None) -> RunResult:
     """Print a finished run's table and return it."""
     if remark:
         log.info(remark)
-    result = load_run(path).result
+    result = load_result(path)
     print(run_table(result, path))  # noqa: T201
     return RunResult(path, result)

@@ -18,15 +18,16 @@ import pandas as pd
 import torch
 
 import sadi_bench
-from sadi_bench.config import RunConfig
 from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.results.groups import group_means
 from sadi_bench.results.run_dir import RunDir
 from sadi_bench.scoring.grid import requests_by_doc, scored_splits
 from sadi_bench.scoring.harness import SteeredLM, evaluate_cell
+from sadi_bench.settings import RunConfig
 from sadi_bench.steering.activations import EncodedContrast
 from sadi_bench.steering.intervention import Intervention
 from sadi_bench.tasks.pairs import ContrastivePair
+from sadi_bench.tasks.spec import PairsFrom
 from sadi_bench.tasks.task import DOC_ID, GOLD, Task
 
 HEADLINES = {"unsteered": "", "heldout": "_heldout", "oracle": "_oracle"}
@@ -109,7 +110,7 @@ def result_of(
             "protocol": config.protocol,
             "fewshot": config.task.fewshot,
             "chance": task.chance,
-            "english_pairs": config.task.pairs_from.value == "english",
+            "english_pairs": task.spec.pairs_from == PairsFrom.english,
             "protocols": report,
             "groups": _groups(task, grid, report),
             "counts": _counts(task, steered, grid, merged_pairs),

@@ -1,7 +1,11 @@
 """Read the grid: one row per split × doc_id × cell."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import pandas as pd
+
+from sadi_bench.errors import SettingError
 
 UNSTEERED = 0
 # Columns that every grid may have; what else is null for the unsteered cell is a hyper-parameter.
@@ -60,6 +64,20 @@ def score_matrix(grid: pd.DataFrame, split: str, metric: str) -> pd.DataFrame:
     )
 
 
+def measured(grid: pd.DataFrame, metrics: Iterable[str]) -> list[str]:
+    """Keep the metrics that the grid has any value of; a text task has no acc, for example."""
+    return [name for name in metrics if name in grid.columns and grid[name].notna().any()]
+
+
+def check_measured(grid: pd.DataFrame, metric: str) -> None:
+    """Raise a SettingError unless the grid has values of the metric to select by."""
+    if not measured(grid, [metric]):
+        others = measured(grid, ["acc", "acc_norm", "exact_match"])
+        raise SettingError(
+            f"select_by={metric}: not measured for this task; measured: {', '.join(others)}."
+        )
+
+
 def nonfinite_counts(grid: pd.DataFrame, split: str) -> pd.Series:
     """Count the documents of one split whose log-probabilities were not finite, by cell."""
     rows = grid.loc[grid["split"] == split]
@@ -67,5 +85,7 @@ def nonfinite_counts(grid: pd.DataFrame, split: str) -> pd.Series:
 
 
 def _plain(value: object) -> object:
+    if pd.isna(value):
+        return None
     value = value.item() if isinstance(value, np.generic) else value
     return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -9,6 +9,7 @@ from sadi_bench.errors import SettingError
 from sadi_bench.results.grid import (
     UNSTEERED,
     cell_parameters,
+    check_measured,
     nonfinite_counts,
     score_matrix,
 )
@@ -50,7 +51,7 @@ def select_cell(grid: pd.DataFrame, split: str, metric: str = "acc") -> Choice:
     cell for a model that answers in another format than the task's; all cells would tie.
 
     Raises:
-        SettingError: no steered cell is finite.
+        SettingError: no steered cell is finite, or `metric` was not measured.
     """
     candidates = candidate_cells(grid, split, metric)
     means = score_matrix(grid, split, metric)[candidates].mean()
@@ -77,10 +78,9 @@ def candidate_cells(grid: pd.DataFrame, split: str, metric: str) -> list[int]:
     """List the steered cells that are finite on every document of `split`.
 
     Raises:
-        SettingError: there is none.
+        SettingError: there is none, or `metric` was not measured.
     """
-    if metric not in grid.columns:
-        raise SettingError(f"metric={metric}: the grid has no such column: {list(grid.columns)}.")
+    check_measured(grid, metric)
     nonfinite = nonfinite_counts(grid, split).drop(UNSTEERED, errors="ignore")
     if nonfinite.empty:
         raise SettingError(f"split={split}: the grid has no steered cell to choose from there.")
@@ -89,11 +89,11 @@ def candidate_cells(grid: pd.DataFrame, split: str, metric: str) -> list[int]:
     if not candidates:
         raise SettingError(
             f"All {len(nonfinite)} steered cells gave non-finite numbers on the {split} split; "
-            "choose a smaller method.strength, or model.dtype=float32."
+            "choose a weaker intervention (SADI: method.strength), or model.dtype=float32."
         )
     return candidates
 
 
 def _size(value: object) -> float:
-    # Names (a layer type, say) have no size; the cell index decides between them.
+    # A name, or nothing, has no size; the cell index decides between such cells.
     return abs(value) if isinstance(value, int | float) else 0.0

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Optional
+from typing import Any
 
 
 class TrailingNewline(str, Enum):
@@ -30,8 +30,8 @@ class PairsFrom(str, Enum):
 class HubSource:
     """Where the rows are on the hub; `path` may be a local folder that `datasets` can load."""
 
-    path: Optional[str] = None
-    name: Optional[str] = None
+    path: str | None = None
+    name: str | None = None
     identify: list[str] = field(default_factory=list)  # split names; [] = carve from the test rows
     test: list[str] = field(default_factory=list)
 
@@ -45,8 +45,8 @@ class FileSource:
     part of the test rows are used and the run says so.
     """
 
-    folder: Optional[str] = None  # below $SADI_BENCH_DATA
-    reader: Optional[str] = None  # a name in READERS
+    folder: str | None = None  # below $SADI_BENCH_DATA
+    reader: str | None = None  # a name in READERS
     identify: list[str] = field(default_factory=list)
     stand_in: list[str] = field(default_factory=list)
     test: list[str] = field(default_factory=list)
@@ -56,7 +56,7 @@ class FileSource:
 class PackageSource:
     """Rows inside an archive of the package index: `members` leads from archive to archive."""
 
-    requirement: Optional[str] = None
+    requirement: str | None = None
     sha256: str = ""
     members: list[str] = field(default_factory=list)
 
@@ -79,7 +79,7 @@ class TaskSpec:
 
     name: str = ""
     harness: bool = False  # `name` is a task of lm-eval; its own YAML says the rest
-    include_path: Optional[str] = None  # harness only: a folder with further lm-eval YAMLs
+    include_path: str | None = None  # harness only: a folder with further lm-eval YAMLs
 
     doc_to_text: str = ""
     doc_to_choice: Any = None  # a list of answers, a column, or a template that renders to a list
@@ -87,25 +87,26 @@ class TaskSpec:
     target_delimiter: str = " "
     trailing_newline: TrailingNewline = TrailingNewline.answer
     metric_list: list[Any] = field(default_factory=_default_metrics)
-    chance: Optional[float] = None  # null: 1 / number of answers, averaged over the test rows
+    chance: float | None = None  # null: 1 / number of answers, averaged over the test rows
     fewshot: int = 0
     negative: Negative = Negative.random
     group_by: list[str] = field(default_factory=list)  # columns to report averages by
 
-    n_pairs: Optional[int] = None
-    n_select: Optional[int] = None
-    n_test: Optional[int] = None
-    paper_pairs: Optional[int] = None  # null: the paper states none; protocol=paper takes every row
+    n_pairs: int | None = None
+    n_select: int | None = None
+    n_test: int | None = None
+    paper_pairs: int | None = None  # null: the paper states none; protocol=paper takes every row
     paper_identifies_on_test: bool = False
     test_rows_per: dict[str, int] = field(default_factory=dict)  # column: the first n rows a value
 
-    data_dir: Optional[str] = None
+    data_dir: str | None = None
     columns: list[str] = field(default_factory=list)  # kept from either source
     rename: dict[str, str] = field(default_factory=dict)  # column of a source: our name for it
-    split_group: Optional[str] = None  # template: rows that render alike never part company
+    split_group: str | None = None  # template: rows that render alike never part company
     pairs_from: PairsFrom = PairsFrom.same
     hub: HubSource = field(default_factory=HubSource)
     files: FileSource = field(default_factory=FileSource)
     package: PackageSource = field(default_factory=PackageSource)
     english_hub: HubSource = field(default_factory=HubSource)
     english_files: FileSource = field(default_factory=FileSource)
+    english_pairs: int | None = None  # paper_pairs where pairs_from=english

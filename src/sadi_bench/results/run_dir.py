@@ -1,0 +1,183 @@
+"""A run directory: every file whole or absent, `result.json` last.
+
+Open it with `writing_run(runs_dir, run_id(...))`, write the files, call `finish(result)`; read it
+back with `loading.load_run(path)`.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from safetensors.numpy import save as safetensors_bytes
+
+from sadi_bench.errors import SettingError
+from sadi_bench.results.strict_json import json_bytes
+
+CONFIG = "config.yaml"
+PAIRS = "pairs.jsonl"
+DOCS = "docs.jsonl"
+ELEMENTS = "elements.csv"
+GRID = "grid.parquet"
+STEERING = "steering.safetensors"
+RESULT = "result.json"
+LOG = "log.txt"
+DATA_FILES = (CONFIG, PAIRS, DOCS, ELEMENTS, GRID, STEERING)
+
+
+def run_id(config: Mapping[str, object], version: str, data_fingerprint: str) -> str:
+    """Return 12 hex digits that change with the config, the package version or the data.
+
+    Leave out of `config` what cannot change a result (where to write, `force`, `debug`).
+    """
+    identity = {"config": config, "version": version, "data": data_fingerprint}
+    canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+def is_complete(path: str | os.PathLike) -> bool:
+    """Say whether the run at `path` was finished: only then is there a result.json."""
+    return (Path(path) / RESULT).is_file()
+
+
+@contextmanager
+def writing_run(runs_dir: str | os.PathLike, identifier: str) -> Iterator["RunDir"]:
+    """Open a run directory for writing, alone; what an interrupted run left is reused.
+
+    A finished run stays finished until its first file is written again.
+
+    Raises:
+        SettingError: the folder cannot be made, or another process is writing this run.
+    """
+    path = Path(runs_dir) / identifier
+    with _write_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+        folder = os.open(path, os.O_RDONLY)
+    try:
+        if _lock(folder, path):
+            # Nobody else writes here, so these are what a killed process left.
+            for leftover in path.glob(".*.tmp"):
+                with suppress(OSError):
+                    leftover.unlink()
+        yield RunDir(path)
+    finally:
+        os.close(folder)  # releases the lock, as the death of the process would
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """Writes the files of one run, each by rename; get one from `writing_run`."""
+
+    path: Path
+
+    @property
+    def log_path(self) -> Path:
+        """Where the log of the run goes."""
+        return self.path / LOG
+
+    def write_config(self, text: str) -> None:
+        """Write the resolved config, YAML text."""
+        self._write(CONFIG, text.encode())
+
+    def write_pairs(self, rows: Iterable[Mapping[str, object]]) -> None:
+        """Write the contrastive pairs, one JSON object a line."""
+        self._write(PAIRS, _json_lines(rows))
+
+    def write_docs(self, rows: Iterable[Mapping[str, object]]) -> None:
+        """Write the scored documents, one JSON object a line."""
+        self._write(DOCS, _json_lines(rows))
+
+    def write_elements(self, elements: pd.DataFrame) -> None:
+        """Write the ranked elements; floats keep all their digits."""
+        self._write(ELEMENTS, elements.to_csv(index=False, lineterminator="\n").encode())
+
+    def write_grid(self, grid: pd.DataFrame) -> None:
+        """Write the scores of every split × doc_id × cell."""
+        self._write(GRID, grid.to_parquet(None, index=False))
+
+    def write_steering(
+        self, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
+    ) -> None:
+        """Write what was learnt; NumPy has no bfloat16, so pass such tensors as float32."""
+        # safetensors writes memory as it lies: a transposed array would come back scrambled.
+        whole = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+        self._write(STEERING, safetensors_bytes(whole, metadata=dict(metadata or {})))
+
+    def finish(self, result: Mapping[str, object]) -> None:
+        """Write result.json, which makes the run complete.
+
+        Adds `sadi_bench.files`: the SHA-256 of every file written, so that a file that was cut
+        off or exchanged afterwards is found out when the run is loaded.
+        """
+        written = [name for name in DATA_FILES if (self.path / name).is_file()]
+        ours = dict(result.get("sadi_bench", {}))
+        ours["files"] = {name: sha256(self.path / name) for name in written}
+        self._write(RESULT, json_bytes({**result, "sadi_bench": ours}) + b"\n")
+
+    def _write(self, name: str, content: bytes) -> None:
+        with _write_errors(self.path / name):
+            if name != RESULT:
+                # From here on the old result no longer describes what lies beside it.
+                (self.path / RESULT).unlink(missing_ok=True)
+            write_atomically(self.path / name, content)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Put `content` at `path` so that a reader sees the old file or the new one, never a part."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the rename itself must survive a power cut
+    finally:
+        os.close(folder)
+
+
+def sha256(path: Path) -> str:
+    """Return the hex digest of a file's bytes."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _json_lines(rows: Iterable[Mapping[str, object]]) -> bytes:
+    return b"".join(json_bytes(row, indent=None) + b"\n" for row in rows)
+
+
+def _lock(folder: int, path: Path) -> bool:
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise SettingError(
+            f"{path}: another process is computing this very run; wait until it is done, "
+            "or set runs_dir=… to another folder."
+        ) from None
+    except OSError:
+        return False  # a file system without locks: each file is still written whole
+    return True
+
+
+@contextmanager
+def _write_errors(path: Path) -> Iterator[None]:
+    """Turn a full disk, a quota, a read-only or forbidden place into one line for the user."""
+    try:
+        yield
+    except OSError as error:
+        raise SettingError(
+            f"{path}: cannot be written: {error.strerror or error}. The files written before it "
+            "are kept. Free some space there, or set runs_dir=… to a folder you can write to."
+        ) from error

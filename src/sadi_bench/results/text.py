@@ -1,0 +1,60 @@
+"""Lay rows of cells out as text, and write numbers the way every table here writes them."""
+
+from collections.abc import Sequence
+
+MAX_WIDTH = 100
+MISSING = "–"
+METRIC_NAMES = {"exact_match": "exact match"}
+
+
+def aligned(rows: Sequence[Sequence[str]], n_text_columns: int = 1) -> list[str]:
+    """Return one line a row: columns of text flush left, the numbers after them flush right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    sides = [str.ljust if i < n_text_columns else str.rjust for i in range(len(widths))]
+    return [
+        "  ".join(pad(text, width) for pad, text, width in zip(sides, row, widths, strict=True))
+        for row in rows
+    ]
+
+
+def side_by_side(*blocks: Sequence[str], gap: str = "   ") -> list[str]:
+    """Join blocks of equally many lines, each padded to its own width."""
+    widths = [max(map(len, block)) for block in blocks]
+    return [
+        gap.join(line.ljust(width) for line, width in zip(row, widths, strict=True)).rstrip()
+        for row in zip(*blocks, strict=True)
+    ]
+
+
+def markdown(rows: Sequence[Sequence[str]], n_text_columns: int) -> str:
+    """Return a Markdown table: the first row is the header, numbers stand to the right."""
+    header, *body = rows
+    rule = ["---" if i < n_text_columns else "---:" for i in range(len(header))]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (header, rule, *body)) + "\n"
+
+
+def metric_name(metric: str) -> str:
+    """Return how a metric is called in print."""
+    return METRIC_NAMES.get(metric, metric)
+
+
+def percent(fraction: float | None) -> str:
+    """Write a fraction as a percentage with one decimal and no sign for it."""
+    return MISSING if fraction is None else f"{100 * fraction:.1f}"
+
+
+def percent_interval(interval: Sequence[float] | None) -> str:
+    """Write an interval of fractions as percentages."""
+    return MISSING if interval is None else f"[{percent(interval[0])}, {percent(interval[1])}]"
+
+
+def p_value(value: float | None) -> str:
+    """Write a p-value with three decimals."""
+    if value is None:
+        return MISSING
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def parameters(params: dict[str, object]) -> str:
+    """Write hyper-parameters as one would type them."""
+    return ", ".join(f"{name}={value}" for name, value in params.items())

@@ -1,0 +1,68 @@
+"""Load rows from the hub, or say in one line what to set instead."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+
+import datasets
+from huggingface_hub import constants, get_session
+
+from sadi_bench.errors import SettingError
+from sadi_bench.tasks.quiet import quiet_libraries
+from sadi_bench.tasks.readers import Row
+from sadi_bench.tasks.spec import HubSource
+
+
+def hub_rows(task: str, source: HubSource, splits: list[str]) -> list[tuple[str, Row]]:
+    """Return (where, row) for every row of `splits`, in the hub's order."""
+    rows = []
+    for split in splits:
+        try:
+            with quiet_libraries(), patient_only_with_a_hub():
+                loaded = datasets.load_dataset(source.path, source.name, split=split)
+        except Exception as error:  # of `datasets`, the hub's client or its HTTP library: any kind
+            raise _unavailable(task, source, split, error) from error
+        rows += [(f"{source.path} {split} row {i}", row) for i, row in enumerate(loaded.to_list())]
+    return rows
+
+
+@contextmanager
+def patient_only_with_a_hub() -> Iterator[None]:
+    """Let `datasets` look only into local files and its cache where the hub does not answer.
+
+    It would retry for some 25 s per split first.
+    """
+    before = datasets.config.HF_HUB_OFFLINE
+    datasets.config.HF_HUB_OFFLINE = before or not _hub_answers()
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE = before
+
+
+@cache
+def _hub_answers() -> bool:
+    try:
+        get_session().head(constants.ENDPOINT, timeout=5)
+    except Exception:  # the HTTP library differs between versions of the hub's client
+        return False
+    return True
+
+
+def hub_reason(error: Exception) -> str:
+    """Return the first line of an error of the hub, in words that fit why it happened."""
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    if "OfflineModeIsEnabled" in reason and not constants.HF_HUB_OFFLINE:
+        return f"{constants.ENDPOINT} does not answer, and the data is not in the local cache"
+    return reason
+
+
+def _unavailable(task: str, source: HubSource, split: str, error: Exception) -> SettingError:
+    config = f", {source.name}" if source.name else ""
+    token = "" if os.environ.get("HF_TOKEN") else "set HF_TOKEN if it is gated, "
+    return SettingError(
+        f"task={task}: the hub did not give {source.path}{config} ({split}): "
+        f"{hub_reason(error)}. Point task.data_dir or SADI_BENCH_DATA to the original files, "
+        f"{token}or try task=movie_reviews, which needs no hub."
+    )

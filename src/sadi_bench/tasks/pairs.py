@@ -1,0 +1,66 @@
+"""Contrastive pairs: a prompt of the identify split with its right and a wrong answer."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lm_eval.api.instance import Instance
+
+from sadi_bench.errors import SettingError
+from sadi_bench.tasks.quiet import quiet_libraries
+from sadi_bench.tasks.spec import Negative
+from sadi_bench.tasks.task import DOC_ID, GOLD, Task
+
+
+@dataclass(frozen=True)
+class ContrastivePair:
+    """`prompt + positive` is the very text that is scored: the delimiter opens the answer."""
+
+    prompt: str
+    positive: str
+    negative: str
+    doc_id: int
+
+
+def contrastive_pairs(
+    task: Task, *, seed: int, chat_template: Callable | None = None
+) -> list[ContrastivePair]:
+    """Make one pair of every identify row, from the requests that lm-eval would score."""
+    task.identify.set_fewshot_seed(seed)  # its sampler goes on where the last build left it
+    with quiet_libraries():
+        task.identify.build_all_requests(
+            apply_chat_template=chat_template is not None, chat_template=chat_template
+        )
+    answers: dict[int, list[Instance]] = {}
+    for instance in task.identify.instances:
+        answers.setdefault(instance.doc_id, []).append(instance)
+    return [_pair(task, instances, seed) for instances in answers.values()]
+
+
+def _pair(task: Task, instances: list[Instance], seed: int) -> ContrastivePair:
+    doc = instances[0].doc
+    gold, doc_id = doc[GOLD], doc[DOC_ID]
+    count = len(task.identify.doc_to_choice(doc))  # acc_mutual_info adds requests behind these
+    texts = [instance.args[1] for instance in instances[:count]]
+    # A generator of its own per document: its negative does not depend on how many pairs there are.
+    generator = random.Random(f"{seed}/{doc_id}")
+    wrong = WRONG_ANSWERS[Negative(task.spec.negative)](gold, texts)
+    if not wrong:
+        raise SettingError(f"task={task.name}: doc {doc_id}: every answer reads {texts[gold]!r}.")
+    return ContrastivePair(
+        instances[gold].args[0], texts[gold], texts[generator.choice(wrong)], doc_id
+    )
+
+
+def _any_other(gold: int, texts: list[str]) -> list[int]:
+    return [index for index, text in enumerate(texts) if text != texts[gold]]
+
+
+def _opposite(gold: int, texts: list[str]) -> list[int]:
+    """Mirror an ordered scale; its middle takes either neighbour (SST-5: positive or negative)."""
+    mirrored = len(texts) - 1 - gold
+    return [mirrored] if mirrored != gold else [gold - 1, gold + 1]
+
+
+# Rule → the indices that the wrong side may be drawn from.
+WRONG_ANSWERS = {Negative.random: _any_other, Negative.opposite: _opposite}

@@ -1,0 +1,126 @@
+"""Turn a row into what is scored: its prompt, its answers, and the index of the right one.
+
+The rules are lm-eval's (a field is a column, a template, a list or a function); templates are
+compiled once here, where lm-eval compiles one per document.
+"""
+
+import ast
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import TemplateError
+from lm_eval.utils import env
+
+from sadi_bench.errors import SettingError
+from sadi_bench.tasks.readers import Row
+
+
+@dataclass(frozen=True)
+class Doc:
+    """One row, rendered; `doc_id` is its row number in the pool it was drawn from."""
+
+    doc_id: int
+    row: Row
+    prompt: str
+    choices: tuple[str, ...]
+    gold: int
+    group: str
+
+
+def _reader(rule: Any, columns: set[str]) -> Callable[[Row], Any]:
+    """Resolve one doc_to_* rule."""
+    if callable(rule):
+        return rule
+    if isinstance(rule, str) and rule in columns:
+        return lambda row: row[rule]
+    if isinstance(rule, str):
+        template = env.from_string(rule)
+        return lambda row: template.render(**row)
+    return lambda _row: rule
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The rules of one task."""
+
+    name: str
+    doc_to_text: Any
+    doc_to_choice: Any
+    doc_to_target: Any
+    split_group: str | None = None
+
+    def render(self, located: list[tuple[str, Row]], first_id: int = 0) -> list[Doc]:
+        """Render rows in order, numbering them from `first_id`."""
+        columns = set(located[0][1]) if located else set()
+        try:
+            return self._render(located, columns, first_id)
+        except TemplateError as error:
+            raise SettingError(
+                f"task={self.name}: a doc_to_* template or task.split_group fails: {error}; the "
+                f"columns are {', '.join(sorted(columns))}."
+            ) from error
+
+    def _render(
+        self, located: list[tuple[str, Row]], columns: set[str], first_id: int
+    ) -> list[Doc]:
+        text, choice, target = (
+            _reader(rule, columns)
+            for rule in (self.doc_to_text, self.doc_to_choice, self.doc_to_target)
+        )
+        group = _reader(self.split_group, columns) if self.split_group else None
+        docs = []
+        for doc_id, (where, row) in enumerate(located, start=first_id):
+            prompt = text(row)
+            if not isinstance(prompt, str):
+                raise SettingError(
+                    f"task.name={self.name}: its answers stand inside the prompt (doc_to_text is "
+                    "an index), which pairs are not made from; choose a task whose doc_to_text is "
+                    "a text."
+                )
+            choices = self._choices(choice(row), where)
+            answer = target(row)
+            if self.doc_to_target not in columns and str(answer).isdigit():
+                answer = int(answer)  # a template renders text; a column's text stays text
+            gold = self._gold(answer, choices, where)
+            key = str(group(row)) if group else f"#{doc_id}"
+            docs.append(Doc(doc_id, row, prompt, choices, gold, key))
+        return docs
+
+    def _choices(self, value: Any, where: str) -> tuple[str, ...]:
+        if isinstance(value, str):
+            try:
+                value = ast.literal_eval(value)
+            except (SyntaxError, ValueError) as error:
+                raise SettingError(
+                    f"task={self.name}: {where}: task.doc_to_choice gives {value!r}; expected a "
+                    "list of texts."
+                ) from error
+        if isinstance(value, dict):
+            value = value.values()
+        choices = tuple(value)
+        if any(not isinstance(choice, str) or not choice.strip() for choice in choices):
+            raise SettingError(
+                f"task={self.name}: {where}: an empty answer among {list(choices)}; every answer "
+                "of task.doc_to_choice needs a text."
+            )
+        if len(choices) < 2:
+            raise SettingError(
+                f"task={self.name}: {where}: {len(choices)} answer; a pair needs at least 2."
+            )
+        return choices
+
+    def _gold(self, value: Any, choices: tuple[str, ...], where: str) -> int:
+        if isinstance(value, list):
+            raise SettingError(
+                f"task={self.name}: {where}: several right answers; only tasks with one are "
+                "supported."
+            )
+        if isinstance(value, str) and value in choices:
+            return choices.index(value)
+        if not isinstance(value, int) or not 0 <= value < len(choices):
+            raise SettingError(
+                f"task={self.name}: {where}: the right answer {value!r} is none of the choices "
+                f"{list(choices)}; expected 0…{len(choices) - 1} or one of their texts."
+            )
+        return int(value)

@@ -1,0 +1,179 @@
+"""A task: its prompts, answers and chance level, and three splits that lm-eval can score."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import datasets
+from lm_eval.api.task import ConfigurableTask
+
+from sadi_bench.errors import SettingError, unknown_name
+from sadi_bench.tasks.harness import harness_rows
+from sadi_bench.tasks.quiet import quiet_libraries
+from sadi_bench.tasks.recipe import Doc, Recipe
+from sadi_bench.tasks.sources import Rows, read_rows
+from sadi_bench.tasks.spec import PairsFrom, TaskSpec
+from sadi_bench.tasks.splits import Splits, carve, draw_splits
+
+PROTOCOLS = ("heldout", "paper")
+GOLD, DOC_ID = "gold_index", "doc_id"  # the two columns that every row gets
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task; the docs of `identify`, `select` and `test` are rows in lm-eval's order.
+
+    Each is seeded for one `build_all_requests`: its sampler of demonstrations moves on, so call
+    `set_fewshot_seed` before building a second time.
+    `chance` is the expected acc of a uniform guess. A run must say all `notes` aloud.
+    `fingerprint` changes with any row, prompt, answer or label of any split.
+    """
+
+    name: str
+    spec: TaskSpec
+    chance: float
+    identify: ConfigurableTask
+    select: ConfigurableTask | None
+    test: ConfigurableTask
+    notes: tuple[str, ...]
+    fingerprint: str
+
+    def rows(self, split: str) -> datasets.Dataset:
+        """Return a split with `doc_id` (row number in its pool), `gold_index` and all columns."""
+        task = {"identify": self.identify, "select": self.select, "test": self.test}.get(split)
+        if task is None:
+            raise KeyError(f"{self.name} has no {split} split")
+        return task.test_docs()
+
+
+def load_task(spec: TaskSpec, *, protocol: str, seed: int) -> Task:
+    """Read a task's rows, draw its splits, and build one lm-eval task for each."""
+    if protocol not in PROTOCOLS:
+        raise unknown_name("protocol", protocol, PROTOCOLS)
+    if spec.pairs_from == PairsFrom.english:
+        spec = replace(spec, paper_pairs=spec.english_pairs)
+    rows, config = harness_rows(spec) if spec.harness else (read_rows(spec), _config(spec))
+    recipe = Recipe(
+        spec.name,
+        config["doc_to_text"],
+        config["doc_to_choice"],
+        config["doc_to_target"],
+        spec.split_group,
+    )
+    identify, test, notes = _pools(spec, recipe, rows)
+    splits = draw_splits(spec, identify, test, protocol=protocol, seed=seed)
+    _check_fewshot(spec, splits)
+    if protocol == "paper" and spec.paper_identifies_on_test:
+        rows.notes.clear()  # they are about rows that are not used
+    notes = [*rows.notes, *notes, *splits.notes, *_frequent_answer(splits.test)]
+    build = _builder(spec, config, splits, protocol=protocol, seed=seed)
+    return Task(
+        name=spec.name,
+        spec=spec,
+        chance=spec.chance or sum(1 / len(d.choices) for d in splits.test) / len(splits.test),
+        identify=build("identify"),
+        select=None if splits.select is None else build("select"),
+        test=build("test"),
+        notes=tuple(notes),
+        fingerprint=_fingerprint(spec, config, splits),
+    )
+
+
+def _config(spec: TaskSpec) -> dict[str, Any]:
+    """Write a task of ours as an lm-eval config."""
+    return {
+        "task": spec.name,
+        "output_type": "multiple_choice",
+        "doc_to_text": spec.doc_to_text,
+        "doc_to_choice": spec.doc_to_choice,
+        "doc_to_target": spec.doc_to_target,
+        "target_delimiter": spec.target_delimiter,
+        "metric_list": spec.metric_list,
+    }
+
+
+def _pools(spec: TaskSpec, recipe: Recipe, rows: Rows) -> tuple[list[Doc], list[Doc], list[str]]:
+    if not rows.test:
+        raise SettingError(f"task={spec.name}: its test file has no rows.")
+    test = recipe.render(rows.test)
+    if rows.carve:
+        return carve(spec, recipe.render(rows.identify, first_id=len(test)), test)
+    return recipe.render(rows.identify), test, []
+
+
+def _check_fewshot(spec: TaskSpec, splits: Splits) -> None:
+    """Demonstrations are identify rows other than the one asked about."""
+    most = len(splits.identify) - 1
+    if not 0 <= spec.fewshot <= most:
+        raise SettingError(
+            f"task.fewshot={spec.fewshot}: demonstrations come from the {len(splits.identify):,} "
+            f"identify rows; choose 0 to {most:,}."
+        )
+
+
+def _frequent_answer(test: list[Doc]) -> list[str]:
+    """Say so where always giving one answer beats guessing by far."""
+    if len({doc.choices for doc in test}) > 1:
+        return []
+    gold, count = Counter(doc.gold for doc in test).most_common(1)[0]
+    choices = test[0].choices
+    if count / len(test) < 1 / len(choices) + 0.05:
+        return []
+    return [f"always answering {choices[gold]} is right on {count / len(test):.1%} of test rows"]
+
+
+def _builder(
+    spec: TaskSpec, config: dict[str, Any], splits: Splits, *, protocol: str, seed: int
+) -> Callable[[str], ConfigurableTask]:
+    """Return what builds the lm-eval task of one split."""
+    tables = datasets.DatasetDict(
+        {
+            name: _table(spec, docs)
+            for name, docs in vars(splits).items()
+            if name != "notes" and docs is not None
+        }
+    )
+    # Where the paper makes pairs of the test rows, a demonstration must not be the row itself:
+    # lm-eval leaves it out if both come from the split of the same name.
+    demonstrations_from_own = protocol == "paper" and spec.paper_identifies_on_test
+
+    def build(split: str) -> ConfigurableTask:
+        full = {
+            **config,
+            "doc_to_target": GOLD,
+            "num_fewshot": spec.fewshot,
+            "custom_dataset": lambda **_: tables,
+            "test_split": split,
+            "fewshot_split": split if demonstrations_from_own else "identify",
+        }
+        with quiet_libraries():
+            task = ConfigurableTask(config=full)
+        task.set_fewshot_seed(seed)
+        return task
+
+    return build
+
+
+def _table(spec: TaskSpec, docs: list[Doc]) -> datasets.Dataset:
+    if clash := {GOLD, DOC_ID} & set(docs[0].row):
+        raise SettingError(
+            f"task={spec.name}: its rows have a column {clash.pop()}, a name this program needs; "
+            "rename it with task.rename."
+        )
+    rows = [{DOC_ID: doc.doc_id, **doc.row, GOLD: doc.gold} for doc in docs]
+    return datasets.Dataset.from_list(rows)
+
+
+def _fingerprint(spec: TaskSpec, config: dict[str, Any], splits: Splits) -> str:
+    """Hash what was rendered rather than the templates: a function has no text to hash."""
+    around = [str(config.get(field)) for field in ("description", "gen_prefix")]
+    delimiters = [str(config.get(f)) for f in ("target_delimiter", "fewshot_delimiter")]
+    digest = hashlib.sha256(json.dumps([spec.name, spec.fewshot, around, delimiters]).encode())
+    for name in ("identify", "select", "test"):
+        for doc in getattr(splits, name) or ():
+            parts = [name, doc.doc_id, doc.prompt, doc.choices, doc.gold, doc.row]
+            digest.update(json.dumps(parts, sort_keys=True, default=str).encode())
+    return digest.hexdigest()

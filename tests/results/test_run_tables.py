@@ -1,0 +1,163 @@
+import copy
+import json
+import re
+
+import numpy as np
+import pytest
+
+from sadi_bench.results.protocols import protocols
+from sadi_bench.results.strict_json import to_strict_json
+from sadi_bench.results.tables import markdown_table, run_table
+
+RUN_DIR = "results/runs/0123456789ab"
+
+
+@pytest.fixture
+def result(make_grid):
+    """Unsteered 52 %; cell 3 wins on select and has 60 % on test, cell 6 wins on test with 70 %."""
+    select = np.zeros((10, 7), int)
+    select[:, 3] = 1
+    test = np.zeros((100, 7), int)
+    for cell, right in {0: 52, 3: 60, 6: 70}.items():
+        test[:right, cell] = 1
+    grid = make_grid({"select": select, "test": test})
+    grid["exact_match"] = 0
+    ours = {
+        "task": "movie_reviews",
+        "model": "smollm2-135m",
+        "method": "sadi-head",
+        "fewshot": 0,
+        "chance": 0.5,
+        "protocols": protocols(grid, n_resamples=999),
+    }
+    # The table is also printed from a result read back.
+    return json.loads(to_strict_json({"sadi_bench": ours}))
+
+
+def changed(result, **values):
+    return {"sadi_bench": {**copy.deepcopy(result["sadi_bench"]), **values}}
+
+
+def row(table: str, label: str) -> list[str]:
+    return next(re.split(r"\s{2,}", line) for line in table.splitlines() if line.startswith(label))
+
+
+def test_a_row_holds_cell_value_interval_and_p(result):
+    table = run_table(result, RUN_DIR)
+    assert row(table, "unsteered")[1] == "52.0"
+    label, cell, acc, interval, p, match, match_interval, match_p = row(table, "held-out cell")
+    assert (cell, acc, p) == ("2, 5", "60.0", "0.008")  # 8 gained, none lost: 2 / 2^8 = 0.0078
+    assert re.fullmatch(r"\[5\d\.\d, (6\d|70)\.\d\]", interval)
+    assert (match, match_interval, match_p) == ("0.0", "[0.0, 3.6]", "1.000")
+    assert row(table, "oracle cell")[1:3] == ["10, 15", "70.0"]
+
+
+def test_the_oracles_p_is_the_one_corrected_for_the_choice(result):
+    measured = result["sadi_bench"]["protocols"]["oracle"]["metrics"]["acc"]
+    measured |= {"p_value": 0.011, "p_value_adjusted": 0.222}
+    assert row(run_table(result, RUN_DIR), "oracle cell")[4] == "0.222"
+
+
+def test_the_table_says_what_a_stranger_needs(result):
+    table = run_table(result, RUN_DIR)
+    assert table.startswith(
+        "movie_reviews, smollm2-135m, sadi-head, 0-shot: n = 100 test documents; chance 50.0 %\n"
+    )
+    assert "held-out cell: top_k=2, strength=5; best acc of 6 cells on 10 other documents" in table
+    assert "oracle cell: top_k=10, strength=15; best acc of 6 cells on the test documents" in table
+    assert "an upper\n  bound, not a result." in table or "an upper bound" in table
+    assert table.endswith(f"run directory: {RUN_DIR}\n")
+    assert "nan" not in table.lower()
+    assert "paper" not in table
+
+
+def test_the_papers_number_stands_beside_what_it_measured_the_same_way(result):
+    table = run_table(changed(result, task="copa", model="bloomz-7b1"), RUN_DIR)
+    assert row(table, "unsteered")[-1] == "76.40"
+    assert row(table, "oracle cell")[-1] == "82.20"
+    assert row(table, "held-out cell")[-1] == "1.000"
+    assert "chose its cell on the test set" in table
+    assert "paper's 82.20 (Table 5): Table 6 prints 78.80." in table
+
+
+def test_the_paper_is_named_though_it_has_the_unsteered_number_alone(result):
+    names = {"task": "boolq", "model": "llama2-7b", "method": "fixed-head"}
+    table = run_table(changed(result, **names), RUN_DIR)
+    assert row(table, "unsteered")[-1] == "70.52"
+    assert "arXiv 2410.12299" in table
+
+
+def test_the_test_behind_p_is_named(result):
+    assert "exact McNemar; the oracle" in run_table(result, RUN_DIR)
+    for key in ("heldout", "oracle"):
+        result["sadi_bench"]["protocols"][key]["metrics"]["acc"]["test"] = "sign_flip"
+    assert "exact McNemar or sign-flip test" in run_table(result, RUN_DIR).replace("\n  ", " ")
+
+
+def test_no_line_but_the_path_is_wider_than_100_columns(result):
+    names = {"task": "xcopa_zh", "model": "llama2-7b", "english_pairs": True}
+    for name, value in [("top_k", 500), ("a_long_hyper_parameter", 123456)]:
+        wide = changed(result, **names)
+        for key in ("heldout", "oracle"):
+            wide["sadi_bench"]["protocols"][key]["params"][name] = value
+        for found in wide["sadi_bench"]["protocols"].values():
+            for metric in (
+                (found or {}).get("metrics", {}).values() if isinstance(found, dict) else []
+            ):
+                metric |= {"value": 1.0, "ci95": [0.996, 1.0], "p_value": 0.0001}
+        *lines, last = run_table(wide, "/very/long" * 20).splitlines()
+        assert last == "run directory: " + "/very/long" * 20
+        assert max(map(len, lines)) <= 100
+        assert "100.0" in "".join(lines)
+
+
+def test_metrics_that_do_not_fit_side_by_side_stand_below_each_other(result):
+    assert len(re.findall("95 % interval", run_table(result, RUN_DIR))) == 2
+    side_by_side = run_table(result, RUN_DIR)
+    for key in ("heldout", "oracle"):
+        result["sadi_bench"]["protocols"][key]["params"]["a_long_hyper_parameter"] = 1
+    stacked = run_table(result, RUN_DIR)
+    assert side_by_side.count("\nunsteered") == 1
+    assert stacked.count("\nunsteered") == 2
+
+
+def test_ties_nonfinite_documents_and_a_missing_held_out_row_are_said(result):
+    protocols_ = copy.deepcopy(result["sadi_bench"]["protocols"])
+    protocols_["heldout"] = None
+    protocols_["oracle"]["selection"]["n_tied"] = 4
+    protocols_["oracle"]["n_nonfinite"] = 7
+    table = run_table(changed(result, protocols=protocols_), RUN_DIR)
+    assert "best acc of 6 cells (4 tied)" in table
+    assert "oracle cell: 7 documents gave non-finite numbers." in table
+    assert "no split to select on" in table
+    assert "\nheld-out" not in table
+
+
+def test_a_run_without_steering_prints_one_row_and_no_p(result):
+    only = result["sadi_bench"]["protocols"] | {"heldout": None, "oracle": None}
+    table = run_table(
+        changed(result, protocols=only, method="none", task="copa", model="llama2-7b"), RUN_DIR
+    )
+    assert row(table, "unsteered")[-1] == "70.80"
+    assert "oracle" not in table
+    assert "McNemar" not in table
+
+
+def test_markdown_rows_are_sorted_and_complete(result):
+    others = [
+        changed(result, task="storycloze"),
+        changed(result, task="copa", model="llama2-7b", method="sadi-head"),
+        changed(result, task="copa", model="bloomz-7b1", method="sadi-head"),
+    ]
+    lines = markdown_table([result, *others]).splitlines()
+    columns = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert {len(line) for line in columns} == {13}
+    assert [line[:2] for line in columns[2:]] == [
+        ["copa", "bloomz-7b1"],
+        ["copa", "llama2-7b"],
+        ["movie_reviews", "smollm2-135m"],
+        ["storycloze", "smollm2-135m"],
+    ]
+    assert [line[-1] for line in columns[2:]] == ["82.20", "78.80", "–", "–"]
+    assert columns[4][3:6] == ["0", "100", "52.0"]
+    assert columns[4][6].startswith("60.0 [")
