@@ -120,6 +120,12 @@ def family_of(config: PretrainedConfig) -> Family:
             f"(known: {', '.join(sorted(FAMILIES))}). "
             "Add one entry to FAMILIES in sadi_bench/models/families.py."
         )
+    if config.model_type == "bloom" and config.pretraining_tp > 1 and config.slow_but_exact:
+        raise SettingError(
+            f"model.pretrained: its config has slow_but_exact with pretraining_tp="
+            f"{config.pretraining_tp}, which goes past the modules that are steered; "
+            "set slow_but_exact to false in its config.json."
+        )
     if config.model_type == "falcon" and config.alibi:
         return replace(family, masks="alibi")
     return family

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sadi_bench.models.families import Family, Site, blocks_of
+from sadi_bench.models.shapes import Float
 
 Edit = Callable[[int, Tensor], Tensor | None]
 """Given a layer and the site's values (any leading shape, last axis `width`), return new values,
@@ -48,12 +49,15 @@ def edited(network: nn.Module, family: Family, site: Site, edit: Edit) -> Iterat
 
 @contextmanager
 def only_blocks(
-    network: nn.Module, family: Family, start: int, stop: int, entry: Tensor | None = None
+    network: nn.Module,
+    family: Family,
+    start: int,
+    stop: int,
+    entry: Float[Tensor, "row position width"] | None = None,
 ) -> Iterator[None]:
     """Run only the decoder blocks start..stop-1 while in the context; the others pass through.
 
-    `entry` [row position width] is the hidden state that block `start` receives instead of the
-    embeddings.
+    `entry` is the hidden state that block `start` receives instead of the embeddings.
     """
 
     def stand_in(value: Tensor | None) -> Callable:

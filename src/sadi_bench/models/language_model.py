@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from sadi_bench.errors import SettingError
 from sadi_bench.models.families import Family, Site, family_of
 from sadi_bench.models.hooks import edited
+from sadi_bench.models.shapes import Float
 
 FALLBACK_MAX_LENGTH = 2048  # lm-eval's, for models that state none
 
@@ -108,8 +109,8 @@ class LanguageModel:
         """Count the elements of one layer: query heads, FFN units or coordinates."""
         return self.num_heads if site == Site.head else self.widths[site]
 
-    def output_logits(self, hidden: Tensor) -> Tensor:
-        """Turn final hidden states [row width] into logits [row vocab], soft cap included."""
+    def output_logits(self, hidden: Float[Tensor, "row width"]) -> Float[Tensor, "row vocab"]:
+        """Turn final hidden states into logits, soft cap included."""
         head = self.network.get_output_embeddings()
         logits = head(hidden.to(head.weight.device))
         cap = getattr(self.network.config, "final_logit_softcapping", None)

@@ -17,6 +17,7 @@ from transformers.cache_utils import DynamicLayer
 
 from sadi_bench.models.hooks import only_blocks
 from sadi_bench.models.language_model import LanguageModel
+from sadi_bench.models.shapes import Bool, Float, Int
 
 ROOT = 0
 
@@ -82,9 +83,9 @@ class Layout:
     `row_length` is 0 where all nodes stand in one packed sequence.
     """
 
-    tokens: Tensor  # int [batch node]
-    depths: Tensor  # int [batch node]
-    sees: Tensor  # bool [batch node node]: ancestors and itself
+    tokens: Int[Tensor, "batch node"]
+    depths: Int[Tensor, "batch node"]
+    sees: Bool[Tensor, "batch node node"]  # its ancestors and itself
     paths: list[list[list[int]]]
     row_length: int
 
@@ -98,7 +99,9 @@ class Layout:
         """The nodes that stand at the last prompt token, the same in every tree of the batch."""
         return slice(0, None, self.row_length) if self.row_length else slice(0, 1)
 
-    def unpack(self, values: Tensor, copies: int) -> Tensor:
+    def unpack(
+        self, values: Float[Tensor, "*any width"], copies: int
+    ) -> Float[Tensor, "batch copy node width"]:
         """View a site's values as [batch copy node width], whatever shape the model gave them."""
         batch, nodes = self.shape
         return values.reshape(batch, copies, nodes, values.shape[-1])
@@ -170,7 +173,7 @@ class _SharedPrefixLayer(DynamicLayer):
 class Prefix:
     """Hold keys and values of every prompt's tokens but the last; shorter prompts padded right."""
 
-    lengths: Tensor  # int [batch]
+    lengths: Int[Tensor, " batch"]
     layers: list[tuple[Tensor, Tensor]]
 
     @property
@@ -214,8 +217,8 @@ def run_branches(
     *,
     start: int = 0,
     stop: int | None = None,
-    entry: Tensor | None = None,
-) -> Tensor:
+    entry: Float[Tensor, "batch node width"] | None = None,
+) -> Float[Tensor, "batch copy node width"]:
     """Run `copies` of every tree behind its prefix; return the final hidden states.
 
     Only blocks start..stop-1 run; `entry` [batch node width] is what block `start` receives in

@@ -12,6 +12,7 @@ from sadi_bench.errors import SettingError
 from sadi_bench.models.hooks import Edit, edited, recorded_blocks
 from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.models.packing import Layout, Prefix, layout_of, run_branches, run_prefix
+from sadi_bench.models.shapes import Bool, Float, Int
 from sadi_bench.scoring.logits import successors_of, token_scores
 from sadi_bench.steering.intervention import Intervention, Reach
 
@@ -31,14 +32,14 @@ class ChoiceRequest:
 class ChoiceScores:
     """Hold the scores of one request.
 
-    logprobs: float32 [choice cell], summed over the answer's tokens, natural logarithm.
-    greedy: bool [choice cell], every answer token is the arg-max of the whole vocabulary.
+    logprobs: float32, summed over the answer's tokens, natural logarithm.
+    greedy: every answer token is the arg-max of the whole vocabulary.
     A cell whose activations left the number range has logprob -inf, greedy False, finite False.
     """
 
-    logprobs: np.ndarray
-    greedy: np.ndarray
-    finite: np.ndarray
+    logprobs: Float[np.ndarray, "choice cell"]
+    greedy: Bool[np.ndarray, "choice cell"]
+    finite: Bool[np.ndarray, " cell"]
 
 
 def score_choices(
@@ -172,7 +173,7 @@ def _scores_of(
     return ChoiceScores(np.where(finite, sums, -np.inf), flags & finite, finite)
 
 
-def _edit_of(intervention: Intervention, layout: Layout, cells: Tensor) -> Edit:
+def _edit_of(intervention: Intervention, layout: Layout, cells: Int[Tensor, " cell"]) -> Edit:
     """Bind an intervention to the positions of a layout: a function for `edited`."""
     nodes = layout.roots if intervention.reach == Reach.last_prompt else slice(None)
 
@@ -193,7 +194,7 @@ def _edit_of(intervention: Intervention, layout: Layout, cells: Tensor) -> Edit:
 
 def _entries(
     lm: LanguageModel, prefix: Prefix, layout: Layout, starts: set[int]
-) -> dict[int, Tensor]:
+) -> dict[int, Float[Tensor, "batch node width"]]:
     """Run the trees once, unsteered, up to the highest start; keep what enters each start."""
     if not starts:
         return {}

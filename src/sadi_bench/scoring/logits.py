@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.models.packing import Layout
+from sadi_bench.models.shapes import Bool, Float, Int
 
 LOGITS_AT_ONCE = 1 << 24
 """Entries of [row vocab] held at a time: the vocabulary never meets a whole batch of cells."""
@@ -18,11 +19,11 @@ LOGITS_AT_ONCE = 1 << 24
 class Successors:
     """List the tokens whose probability is asked for behind every node.
 
-    tokens: int [batch node successor], -1 where there is none.
+    tokens: -1 where there is none.
     steps[request][answer]: the (node, successor) pairs whose scores add up to the answer's.
     """
 
-    tokens: Tensor
+    tokens: Int[Tensor, "batch node successor"]
     steps: list[list[list[tuple[int, int]]]]
 
 
@@ -48,12 +49,16 @@ def successors_of(layout: Layout, answers: Sequence[Sequence[Sequence[int]]]) ->
 
 
 def token_scores(
-    lm: LanguageModel, hidden: Tensor, successors: Tensor
-) -> tuple[np.ndarray, np.ndarray]:
-    """Score the successors [batch node successor] behind `hidden` [batch cell node width].
+    lm: LanguageModel,
+    hidden: Float[Tensor, "batch cell node width"],
+    successors: Int[Tensor, "batch node successor"],
+) -> tuple[
+    Float[np.ndarray, "batch node successor cell"], Bool[np.ndarray, "batch node successor cell"]
+]:
+    """Score the successors of every node in every cell.
 
     Returns log-probabilities in float32, whatever the model's type, and whether the token is the
-    arg-max of the vocabulary, both [batch node successor cell].
+    arg-max of the vocabulary.
     """
     asked = (successors >= 0).any(dim=-1)  # [batch node]
     rows = hidden.transpose(1, 2)[asked.to(hidden.device)]  # [row cell width]

@@ -11,6 +11,7 @@ from sadi_bench.models.families import Site
 from sadi_bench.models.hooks import Edit, edited
 from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.models.packing import Layout, layout_of, run_branches, run_prefix
+from sadi_bench.models.shapes import Float
 
 TOKENS_PER_PASS = 4096
 
@@ -27,8 +28,8 @@ class EncodedContrast:
 
 def pair_activations(
     lm: LanguageModel, pairs: Sequence[EncodedContrast], site: Site
-) -> Iterator[tuple[list[int], Tensor]]:
-    """Yield, pass by pass, the pairs' numbers and their activations [pair side layer width].
+) -> Iterator[tuple[list[int], Float[Tensor, "pair side layer width"]]]:
+    """Yield, pass by pass, the pairs' numbers and their activations.
 
     Side 0 is the positive answer, side 1 the negative; read at each answer's last token, float32.
     """
@@ -43,8 +44,10 @@ def pair_activations(
             bar.update(len(batch))
 
 
-def mean_difference(lm: LanguageModel, pairs: Sequence[EncodedContrast], site: Site) -> Tensor:
-    """Average positive less negative activations over the pairs: float32 [layer width].
+def mean_difference(
+    lm: LanguageModel, pairs: Sequence[EncodedContrast], site: Site
+) -> Float[Tensor, "layer width"]:
+    """Average positive less negative activations over the pairs, in float32.
 
     arXiv 2410.12299, equations 1 and 2. Summed on the way in float64: memory does not grow with
     the number of pairs.
@@ -55,7 +58,9 @@ def mean_difference(lm: LanguageModel, pairs: Sequence[EncodedContrast], site: S
     return (total / len(pairs)).float()
 
 
-def _read(lm: LanguageModel, pairs: list[EncodedContrast], site: Site) -> Tensor:
+def _read(
+    lm: LanguageModel, pairs: list[EncodedContrast], site: Site
+) -> Float[Tensor, "pair side layer width"]:
     layout = layout_of(
         [p.prompt for p in pairs],
         [(p.positive, p.negative) for p in pairs],

@@ -4,12 +4,13 @@ import torch
 from torch import Tensor
 
 from sadi_bench.models.families import Site
+from sadi_bench.models.shapes import Float, Int
 
 
 def element_scores(
-    difference: Tensor, site: Site, num_heads: int, absolute: bool = False
-) -> Tensor:
-    """Turn a mean difference [layer width] into one score an element, [layer element].
+    difference: Float[Tensor, "layer width"], site: Site, num_heads: int, absolute: bool = False
+) -> Float[Tensor, "layer element"]:
+    """Turn a mean difference into one score an element.
 
     A head's score is the mean over its head_dim; a neuron's or coordinate's is its own entry.
     Signed, as in the released code, unless `absolute`.
@@ -19,8 +20,8 @@ def element_scores(
     return difference.abs() if absolute else difference
 
 
-def ranks_of(scores: Tensor) -> Tensor:
-    """Rank all elements of all layers together, 0 the highest: int [layer element].
+def ranks_of(scores: Float[Tensor, "layer element"]) -> Int[Tensor, "layer element"]:
+    """Rank all elements of all layers together, 0 the highest.
 
     Ties go to the lower flat index, so that exactly K elements have a rank below K.
     """
@@ -30,13 +31,15 @@ def ranks_of(scores: Tensor) -> Tensor:
     return ranks.view(scores.shape)
 
 
-def random_ranks(scores: Tensor, seed: int) -> Tensor:
-    """Rank the elements by lot, the same for the same seed: int [layer element]."""
+def random_ranks(scores: Float[Tensor, "layer element"], seed: int) -> Int[Tensor, "layer element"]:
+    """Rank the elements by lot, the same for the same seed."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randperm(scores.numel(), generator=generator).view(scores.shape)
 
 
-def listed_elements(scores: Tensor, ranks: Tensor, limit: int) -> list[tuple[int, int, float]]:
+def listed_elements(
+    scores: Float[Tensor, "layer element"], ranks: Int[Tensor, "layer element"], limit: int
+) -> list[tuple[int, int, float]]:
     """List the `limit` highest elements, best first: layer, index within the layer, score."""
     width = scores.shape[1]
     order = ranks.flatten().argsort()[:limit]

@@ -9,6 +9,7 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor
 
 from sadi_bench.models.families import Site
+from sadi_bench.models.shapes import Float, Int
 
 
 class Reach(str, Enum):
@@ -46,11 +47,17 @@ class Intervention(Protocol):
         The number of layers, if it edits none.
         """
 
-    def edit(self, layer: int, values: Tensor, cells: Tensor, clean: Tensor) -> Tensor | None:
+    def edit(
+        self,
+        layer: int,
+        values: Float[Tensor, "batch cell node width"],
+        cells: Int[Tensor, " cell"],
+        clean: Float[Tensor, "batch 1 node width"],
+    ) -> Float[Tensor, "batch cell node width"] | None:
         """Return new values at the steered positions, or None to leave them all.
 
-        values [batch cell node width], cells [cell] (indices into `self.cells`),
-        clean [batch 1 node width]: what the unsteered model has at the same place.
+        `cells` are indices into `self.cells`; `clean` is what the unsteered model has at the same
+        place.
         """
 
     def tensors(self) -> dict[str, Tensor]:

