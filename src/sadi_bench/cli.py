@@ -1,59 +1,91 @@
 """The `sadi-bench` command: Hydra in front, one line and exit code 2 for a user's mistakes."""
 
+import errno
 import logging
 import os
 import sys
 
 import hydra
-from hydra.errors import HydraException, MissingConfigException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
 
-from sadi_bench.config import config_folder, register_schemas
-from sadi_bench.errors import SettingError, unknown_name
+from sadi_bench.config import config_folder, plain_words, register_schemas, settings_of
+from sadi_bench.errors import SettingError
+
+# A place that is full, read-only or forbidden is the user's to mend, wherever it is found out.
+PLACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 
 register_schemas()
 
 
+class _Stopped(BaseException):
+    """Carry a user's mistake (its cause) past Hydra, which would add a line of its own."""
+
+
 @hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")
 def _run(cfg: DictConfig) -> None:
-    config = OmegaConf.to_object(cfg)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("sadi_bench").setLevel(logging.INFO)
-    from sadi_bench.experiment import run  # seconds of imports that --help does not need
+    hydra_config = HydraConfig.get()
+    try:
+        config = settings_of(cfg, hydra_config.runtime.choices)
+        from sadi_bench.experiment import run  # seconds of imports that --help does not need
 
-    run(config)
+        run(config)
+    except Exception as error:
+        if hydra_config.mode != RunMode.MULTIRUN:
+            raise _Stopped from error
+        # The other runs go on, and Hydra tells of the first failure alone, at the end.
+        overrides = " ".join(hydra_config.overrides.task)
+        _say(f"{_line(error) or repr(error)} (run {hydra_config.job.num}: {overrides})")
+        raise
 
 
 def main() -> None:
     """Run the command; show a traceback for a user's mistake only if asked to."""
-    full = os.environ.get("HYDRA_FULL_ERROR") == "1" or "debug=true" in sys.argv[1:]
+    asked = {argument.lower() for argument in sys.argv[1:]}
+    full = os.environ.get("HYDRA_FULL_ERROR") == "1" or "debug=true" in asked
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through to this function
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")  # libraries draw bars unasked
     try:
         _run()
-    except (SettingError, HydraException, OmegaConfBaseException) as error:
-        if full:
-            raise
-        sys.exit(_say(error))
+        return
+    except _Stopped as stopped:
+        error = stopped.__cause__
     except KeyboardInterrupt:
-        print("sadi-bench: interrupted; nothing that was finished is lost", file=sys.stderr)  # noqa: T201
+        _say("interrupted; nothing that was finished is lost")
         sys.exit(130)
+    except Exception as raised:
+        error = raised
+    line = _line(error)
+    if full or line is None:
+        raise error
+    _say(line)
+    sys.exit(2)
 
 
-def _say(error: Exception) -> int:
-    """Print one line and return the exit code of a user's mistake."""
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
-        group, _, name = error.missing_cfg_file.rpartition("/")
-        error = unknown_name(group, name, error.options)
-    cause = error.__cause__
-    if isinstance(error, HydraException) and isinstance(cause, OmegaConfBaseException | OSError):
-        error = cause
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = " ".join(line for line in lines if not line.startswith(("object_type", "reference")))
-    print(f"sadi-bench: {text}", file=sys.stderr)  # noqa: T201
-    return 2
+def _line(error: Exception) -> str | None:
+    """Put a user's mistake in one line; None for a mistake of this program."""
+    if isinstance(error, SettingError):
+        return " ".join(str(error).split())
+    if isinstance(error, OSError) and error.errno in PLACE:
+        place = f"{error.filename}: " if error.filename else ""
+        return f"{place}{error.strerror}; make room there or choose a place you can write to."
+    return plain_words(error) if _raised_by_hydra(error) else None
+
+
+def _raised_by_hydra(error: BaseException) -> bool:
+    """Whether Hydra or OmegaConf raised it: then it is about what was typed."""
+    trace = error.__traceback__
+    while trace.tb_next:
+        trace = trace.tb_next
+    return trace.tb_frame.f_globals.get("__name__", "").startswith(("hydra", "omegaconf"))
+
+
+def _say(line: str) -> None:
+    print(f"sadi-bench: {line}", file=sys.stderr)  # noqa: T201
 
 
 if __name__ == "__main__":

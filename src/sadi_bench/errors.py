@@ -11,18 +11,21 @@ class SettingError(ValueError):
     """
 
 
-def unknown_name(setting: str, name: str, known: Iterable[str]) -> SettingError:
+def unknown_name(
+    setting: str, name: str, known: Iterable[str], remedy: str = "unknown"
+) -> SettingError:
     """Build the error for a value that is not among `known`, naming the nearest ones."""
-    return SettingError(f"{setting}={name}: unknown. {_nearest(name, known)}")
+    return SettingError(f"{setting}={name}: {remedy}. {_nearest(name, known)}")
 
 
 def unknown_key(group: str, key: str, known: Iterable[str]) -> SettingError:
-    """Build the error for a setting that `group` does not have, naming the nearest ones."""
-    return SettingError(f"{group}.{key}: no such setting. {_nearest(key, known)}")
+    """Build the error for a setting that `group` ("" is the top) does not have."""
+    setting = f"{group}.{key}" if group else key
+    return SettingError(f"{setting}: no such setting. {_nearest(key, known)}")
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f"Did you mean {' or '.join(near)}? " if near else ""
-    return f"{hint}Known: {', '.join(known)}."
+    return f"{hint}Known: {', '.join(known) or 'none'}."

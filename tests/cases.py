@@ -1,0 +1,88 @@
+"""Models, prompts, answers and pairs that the tests of the engine share."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import torch
+from tiny import TINY
+
+from sadi_bench.models.language_model import LanguageModel
+from sadi_bench.models.tiny_random import byte_tokenizer
+from sadi_bench.scoring.choices import ChoiceRequest, ChoiceScores
+from sadi_bench.steering.activations import EncodedContrast
+
+LENGTHS = (3, 30, 1, 9)  # ragged; one beyond the windows of 16, one without a prefix
+
+
+@cache
+def tiny_lm(name: str, dtype: torch.dtype = torch.float32) -> LanguageModel:
+    return LanguageModel(name, TINY[name]().to(dtype), byte_tokenizer())
+
+
+def in_rows(lm: LanguageModel) -> LanguageModel:
+    """The same model, its branches run in rows as for families that take no 4-D mask."""
+    rows = LanguageModel(lm.name, lm.network, lm.tokenizer)
+    object.__setattr__(rows, "family", replace(lm.family, masks="alibi"))
+    return rows
+
+
+def draw(rng: random.Random, count: int) -> tuple[int, ...]:
+    return tuple(rng.randrange(3, 127) for _ in range(count))
+
+
+def contrasts(count: int = 4, seed: int = 0) -> list[EncodedContrast]:
+    """Pairs whose prompts and answers have 1 to 20 and 1 to 3 tokens."""
+    rng = random.Random(seed)
+    lengths = [1, 20, 5, 12]
+    return [
+        EncodedContrast(
+            draw(rng, lengths[i % 4]), draw(rng, rng.randint(1, 3)), draw(rng, rng.randint(1, 3)), i
+        )
+        for i in range(count)
+    ]
+
+
+def pair_rows(pairs: Sequence[EncodedContrast]) -> list[dict]:
+    """Pairs as the slow loop reads them."""
+    return [
+        {"prompt_tokens": p.prompt, "positive_tokens": p.positive, "negative_tokens": p.negative}
+        for p in pairs
+    ]
+
+
+def plain_logits(lm: LanguageModel, tokens: Sequence[int]) -> torch.Tensor:
+    """Logits [seq vocab] of the network alone."""
+    with torch.no_grad():
+        return lm.network(input_ids=torch.tensor([list(tokens)]), use_cache=False).logits[0]
+
+
+@cache
+def requests_for(name: str, lengths: tuple[int, ...] = LENGTHS, seed: int = 0) -> tuple:
+    """Ask a tiny model for answers of 1, 3, 2 and 1 tokens; the first three begin alike.
+
+    The first two are what it says unsteered, so that greedy flags are true as well as false.
+    """
+    rng = random.Random(seed)
+    requests = []
+    for length in lengths:
+        said = prompt = draw(rng, length)
+        for _ in range(3):
+            said = (*said, int(plain_logits(tiny_lm(name), said)[-1].argmax()))
+        one, *more = said[length:]
+        answers = ((one,), (one, *more), (one, *draw(rng, 1)), draw(rng, 1))
+        requests.append(ChoiceRequest(prompt, answers))
+    return tuple(requests)
+
+
+def assert_same(
+    found: Sequence[ChoiceScores], expected: Sequence[ChoiceScores], tolerance: float = 1e-5
+) -> None:
+    """All log-probabilities within `tolerance`, all decisions equal."""
+    assert len(found) == len(expected)
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours.logprobs, theirs.logprobs, atol=tolerance, rtol=0)
+        np.testing.assert_array_equal(ours.greedy, theirs.greedy)
+        np.testing.assert_array_equal(ours.finite, theirs.finite)

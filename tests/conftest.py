@@ -1,0 +1,23 @@
+"""Tiny models for the tests of the engine; cases.py makes what they are asked."""
+
+import pytest
+import torch
+from cases import tiny_lm
+from tiny import TINY
+
+from sadi_bench.models.language_model import LanguageModel
+
+# Tiny matrices gain nothing from threads, and where tests share the cores threads wait: 300 times
+# slower.
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", params=TINY)
+def lm(request) -> LanguageModel:
+    """One tiny model of every family and variant in turn."""
+    return tiny_lm(request.param)
+
+
+@pytest.fixture(scope="session")
+def llama() -> LanguageModel:
+    return tiny_lm("llama")

@@ -1,0 +1,90 @@
+"""Every log-probability and decision of the engine, held against one sequence at a time."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+from cases import contrasts, in_rows, pair_rows, plain_logits, requests_for, tiny_lm
+from slow_loop import mean_difference, rank_elements, score_document
+
+from sadi_bench.scoring.choices import score_choices
+from sadi_bench.steering.methods.sadi import Sadi
+
+TOLERANCE = 5e-5
+SITES = [("head", "mlp_out"), ("neuron", "mlp_out"), ("hidden", "mlp_out"), ("hidden", "residual")]
+WAYS = list(product(("clean", "inflight"), ("last_prompt", "from_last_prompt")))
+
+
+def compare(lm, site, hidden_site, patch, reach, vector="adaptive"):
+    """Score all cells both ways; return how far steering moved the log-probabilities."""
+    pairs, requests = contrasts(), requests_for(lm.name)
+    method = Sadi(site=site, hidden_site=hidden_site, patch=patch, reach=reach, vector=vector,
+                  top_k=[1, 6], strength=[-3.0], score="abs")  # fmt: skip
+    intervention = method.fit(lm, pairs)
+    ranked = rank_elements(lm.network, pair_rows(pairs), site, "abs", hidden_site)
+    assert [e[:2] for e in intervention.elements()[:6]] == [e[:2] for e in ranked[:6]]
+    fixed = None
+    if vector == "fixed":
+        fixed = mean_difference(lm.network, pair_rows(pairs), site, hidden_site)
+    moved = 0.0
+    found = score_choices(lm, requests, intervention)
+    for request, scores in zip(requests, found, strict=True):
+        assert scores.finite.all()
+        for cell in intervention.cells[1:]:
+            top = [e[:2] for e in ranked[: cell.params["top_k"]]]
+            logprobs, greedy = score_document(
+                lm.network, request.prompt, request.answers, top, cell.params["strength"],
+                site, patch, hidden_site, reach, fixed,
+            )  # fmt: skip
+            np.testing.assert_allclose(
+                scores.logprobs[:, cell.index], logprobs, atol=TOLERANCE, rtol=0
+            )
+            assert scores.greedy[:, cell.index].tolist() == greedy
+            moved = max(moved, np.abs(scores.logprobs[:, cell.index] - scores.logprobs[:, 0]).max())
+    return moved
+
+
+@pytest.mark.parametrize(("site", "hidden_site"), SITES)
+def test_all_patches_and_reaches_equal_the_slow_loop(lm, site, hidden_site):
+    for patch, reach in WAYS:
+        assert compare(lm, site, hidden_site, patch, reach) > 0.01, (patch, reach)
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3", "bloom"])
+@pytest.mark.parametrize("site", ["head", "hidden"])
+def test_a_fixed_vector_equals_the_slow_loop(name, site):
+    for patch, reach in WAYS:
+        assert compare(tiny_lm(name), site, "mlp_out", patch, reach, "fixed") > 0.01
+
+
+@pytest.mark.parametrize("name", ["llama", "opt", "phi"])
+@pytest.mark.parametrize("site", ["head", "neuron", "hidden"])
+def test_branches_in_rows_equal_the_slow_loop(name, site):
+    for patch, reach in WAYS:
+        assert compare(in_rows(tiny_lm(name)), site, "mlp_out", patch, reach) > 0.01
+
+
+def test_the_unsteered_cell_equals_a_plain_forward(lm):
+    requests = requests_for(lm.name)
+    flags = []
+    for request, scores in zip(requests, score_choices(lm, requests, sadi_of(lm)), strict=True):
+        for choice, answer in enumerate(request.answers):
+            logits = plain_logits(lm, request.prompt + answer)[len(request.prompt) - 1 : -1]
+            steps = logits.log_softmax(-1)[range(len(answer)), list(answer)]
+            assert scores.logprobs[choice, 0] == pytest.approx(steps.sum().item(), abs=TOLERANCE)
+            assert scores.greedy[choice, 0] == (logits.argmax(-1).tolist() == list(answer))
+            flags.append(bool(scores.greedy[choice, 0]))
+    assert set(flags) == {True, False}
+
+
+def sadi_of(lm):
+    return Sadi(top_k=[2], strength=[4.0]).fit(lm, contrasts())
+
+
+def test_a_sliding_window_is_felt_by_prompts_beyond_it():
+    """The same weights without a window: only the long prompt's scores differ."""
+    windowed, free = tiny_lm("mistral_window"), tiny_lm("mistral")
+    requests = requests_for("mistral", (9, 30))
+    scores = [score_choices(each, requests, sadi_of(free)) for each in (windowed, free)]
+    short, long = (abs(a.logprobs - b.logprobs).max() for a, b in zip(*scores, strict=True))
+    assert short < TOLERANCE < 0.1 < long
