@@ -7,14 +7,16 @@ from functools import cache
 
 import numpy as np
 import torch
-from tiny import TINY
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
 
 from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.models.tiny_random import byte_tokenizer
 from sadi_bench.scoring.choices import ChoiceRequest, ChoiceScores
 from sadi_bench.steering.activations import EncodedContrast
+from tiny import TINY
 
-LENGTHS = (3, 30, 1, 9)  # ragged; one beyond the windows of 16, one without a prefix
+LENGTHS = (9, 30, 1)  # ragged; one beyond the windows of 16, one without a prefix
 
 
 @cache
@@ -27,6 +29,26 @@ def in_rows(lm: LanguageModel) -> LanguageModel:
     rows = LanguageModel(lm.name, lm.network, lm.tokenizer)
     object.__setattr__(rows, "family", replace(lm.family, masks="alibi"))
     return rows
+
+
+def merging_tokenizer(bos: bool = False) -> PreTrainedTokenizerFast:
+    """Train a BPE whose tokens beyond the bytes are `the`, `theatre`, `":` and their parts."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=2 + 256 + 7,
+        special_tokens=["<s>", "</s>"],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(["theatre", "the"] * 9 + ['":'] * 3, trainer)
+    tokenizer.decoder = decoders.ByteLevel()
+    if bos:
+        ids = [("<s>", tokenizer.token_to_id("<s>"))]
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="<s> $A", pair="<s> $A $B", special_tokens=ids
+        )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
 
 
 def draw(rng: random.Random, count: int) -> tuple[int, ...]:

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from cases import tiny_lm
-from tiny import TINY
 
+from cases import tiny_lm
 from sadi_bench.models.language_model import LanguageModel
+from tiny import TINY
 
 # Tiny matrices gain nothing from threads, and where tests share the cores threads wait: 300 times
 # slower.

@@ -14,7 +14,8 @@ from sadi_bench.config import config_folder, plain_words, register_schemas, sett
 from sadi_bench.errors import SettingError
 
 # A place that is full, read-only or forbidden is the user's to mend, wherever it is found out.
-PLACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+PLACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM,
+         errno.ENOTDIR, errno.EEXIST}  # fmt: skip
 
 register_schemas()
 
@@ -47,6 +48,7 @@ def main() -> None:
     asked = {argument.lower() for argument in sys.argv[1:]}
     full = os.environ.get("HYDRA_FULL_ERROR") == "1" or "debug=true" in asked
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through to this function
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda a: a not in ("-m", "--multirun"))  # or refused
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")  # libraries draw bars unasked
     try:
@@ -59,6 +61,9 @@ def main() -> None:
         sys.exit(130)
     except Exception as raised:
         error = raised
+    if isinstance(error, BrokenPipeError):  # `| head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     line = _line(error)
     if full or line is None:
         raise error
@@ -73,15 +78,7 @@ def _line(error: Exception) -> str | None:
     if isinstance(error, OSError) and error.errno in PLACE:
         place = f"{error.filename}: " if error.filename else ""
         return f"{place}{error.strerror}; make room there or choose a place you can write to."
-    return plain_words(error) if _raised_by_hydra(error) else None
-
-
-def _raised_by_hydra(error: BaseException) -> bool:
-    """Whether Hydra or OmegaConf raised it: then it is about what was typed."""
-    trace = error.__traceback__
-    while trace.tb_next:
-        trace = trace.tb_next
-    return trace.tb_frame.f_globals.get("__name__", "").startswith(("hydra", "omegaconf"))
+    return plain_words(error)
 
 
 def _say(line: str) -> None:

@@ -1,9 +1,11 @@
 """Between Hydra and the program: the types, the choices, a plain RunConfig, plain complaints."""
 
 import re
+import textwrap
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
@@ -52,19 +54,21 @@ def register_schemas() -> None:
     store.store(name="base_config", node=RunConfig)
     store.store(group="task", name="base_task", node=TaskSpec)
     store.store(group="model", name="base_model", node=ModelSpec)
-    OmegaConf.register_new_resolver(  # for the text of --help
-        "choices", lambda group: ", ".join(choices(group)), replace=True
-    )
+    OmegaConf.register_new_resolver("choices", _listed, replace=True)  # for the text of --help
 
 
-def settings_of(cfg: DictConfig, chosen: Mapping[str, str]) -> RunConfig:
+def _listed(group: str) -> str:
+    return textwrap.fill(", ".join(choices(group)), width=78).replace("\n", "\n" + " " * 14)
+
+
+def settings_of(cfg: DictConfig, chosen: Mapping[str, Any]) -> RunConfig:
     """Turn a composed config into plain values; `chosen` is the file taken of each group.
 
     Hydra takes any key behind a `+`, several files of a group, and any name: refused here.
     """
     _check_keys(cfg, "")
     for group in ("task", "model", "method"):
-        _check_name(group, str(chosen.get(group)), cfg[group])
+        _check_name(group, chosen.get(group), cfg[group])
     return OmegaConf.to_object(cfg)
 
 
@@ -78,12 +82,11 @@ def _check_keys(node: DictConfig, path: str) -> None:
             _check_keys(child, f"{path}.{key}".lstrip("."))
 
 
-def _check_name(group: str, chosen: str, cfg: DictConfig) -> None:
+def _check_name(group: str, chosen: str | None, cfg: DictConfig) -> None:
     """Refuse a label that is another choice's: tables would show that one's name and values."""
-    if chosen.startswith(("[", "base_")):
-        one = f"{group}=A; -m {group}=A,B makes a run of each"
-        raise unknown_name(group, chosen, choices(group), f"choose one: {one}")
     name = cfg.get("name")
+    if chosen is None and name:
+        raise SettingError(f"{group}: choose one; -m {group}=A,B makes a run of each.")
     if name != chosen and name in choices(group) and not cfg.get("harness"):
         raise SettingError(
             f"{group}.name={name}: the name of another {group} than the chosen {chosen}; "
@@ -112,8 +115,9 @@ def plain_words(error: Exception) -> str | None:
             f"{error.override}: cannot be read ({reason}); a setting reads name=value, and a "
             "value with brackets or spaces stands in quotes: 'method.top_k=[1,2]'."
         )
-    # `=3` and `task=null` make Hydra raise a bare ValueError
-    return text if isinstance(error, HydraException | OmegaConfBaseException | ValueError) else None
+    if isinstance(error, ValueError) and text.startswith("Config group override"):  # `task=null`
+        return f"{', '.join(GROUPS)}: each takes one of its names ({text})."
+    return text if isinstance(error, HydraException | OmegaConfBaseException) else None
 
 
 def _expected(error: OmegaConfBaseException) -> str:

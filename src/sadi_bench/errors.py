@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable
 
+MOST_LISTED = 20  # more names than this are not listed where near ones are found
+
 
 class SettingError(ValueError):
     """Say in one line which setting is wrong, its value, the bound and the remedy.
@@ -11,11 +13,9 @@ class SettingError(ValueError):
     """
 
 
-def unknown_name(
-    setting: str, name: str, known: Iterable[str], remedy: str = "unknown"
-) -> SettingError:
+def unknown_name(setting: str, name: str, known: Iterable[str]) -> SettingError:
     """Build the error for a value that is not among `known`, naming the nearest ones."""
-    return SettingError(f"{setting}={name}: {remedy}. {_nearest(name, known)}")
+    return SettingError(f"{setting}={name}: unknown. {_nearest(name, known)}")
 
 
 def unknown_key(group: str, key: str, known: Iterable[str]) -> SettingError:
@@ -27,5 +27,8 @@ def unknown_key(group: str, key: str, known: Iterable[str]) -> SettingError:
 def _nearest(name: str, known: Iterable[str]) -> str:
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    hint = f"Did you mean {' or '.join(near)}? " if near else ""
-    return f"{hint}Known: {', '.join(known) or 'none'}."
+    hint = f"Did you mean {' or '.join(near)}?"
+    if near and len(known) > MOST_LISTED:
+        return hint
+    listed = f"Known: {', '.join(known) or 'none'}."
+    return f"{hint} {listed}" if near else listed

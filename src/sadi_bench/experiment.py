@@ -45,10 +45,11 @@ def run(config: RunConfig) -> RunResult:
     config = dataclasses.replace(config, model=resolved(config.model))
     task = load_task(config.task, protocol=config.protocol, seed=config.seed)
     identifier = identifier_of(config, task.fingerprint)
-    path = Path(config.runs_dir) / identifier
+    runs_dir = Path(config.runs_dir).expanduser()
+    path = runs_dir / identifier
     if is_complete(path) and not config.force:
         return shown(path, "this run was finished before; force=true computes it again")
-    with writing_run(config.runs_dir, identifier) as run_dir, log_to(run_dir.log_path):
+    with writing_run(runs_dir, identifier) as run_dir, log_to(run_dir.log_path):
         run_dir.write_config(yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True))
         say(task.name, task.notes)
         clock.lap("data")

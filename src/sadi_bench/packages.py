@@ -9,6 +9,9 @@ from pathlib import Path
 
 from sadi_bench.errors import SettingError
 
+NO_ROOM = ("No space left on device", "Disk quota exceeded", "Read-only file system",
+           "Permission denied", "File too large")  # fmt: skip
+
 
 def cache_folder() -> Path:
     """Return `$SADI_BENCH_CACHE`, else this program's folder in the user's cache folder."""
@@ -82,6 +85,11 @@ def _failure(setting: str, requirement: str, sha256: str, stderr: str) -> str:
         remedy = (
             f"the file offered has not the sha256 {sha256}, so it was thrown away; check which "
             f"package index pip is set to, {manual}."
+        )
+    elif full := next((reason for reason in NO_ROOM if reason in stderr), None):
+        remedy = (
+            f"{full}; set SADI_BENCH_CACHE to a folder that can be written and has room (pip also "
+            "needs some in TMPDIR)."
         )
     else:
         errors = [line for line in stderr.splitlines() if line.startswith("ERROR")]

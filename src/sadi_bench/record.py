@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import torch
 import sadi_bench
 from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.results.groups import group_means
-from sadi_bench.results.run_dir import RunDir
+from sadi_bench.results.run_dir import RunDir, write_errors
 from sadi_bench.scoring.grid import requests_by_doc, scored_splits
 from sadi_bench.scoring.harness import SteeredLM, evaluate_cell
 from sadi_bench.settings import RunConfig
@@ -50,7 +50,8 @@ class Clock:
 @contextmanager
 def log_to(path: Path) -> Iterator[None]:
     """Write this program's log into a run's log.txt as well, and warnings of the libraries."""
-    handler = logging.FileHandler(path, mode="w", encoding="utf-8")
+    with write_errors(path):
+        handler = _RunLog(path, mode="w", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     loggers = [logging.getLogger(name) for name in ("sadi_bench", "lm_eval", "transformers")]
     for logger in loggers:
@@ -60,7 +61,17 @@ def log_to(path: Path) -> Iterator[None]:
     finally:
         for logger in loggers:
             logger.removeHandler(handler)
-        handler.close()
+        with suppress(OSError):  # a full disk was told of when the line was written
+            handler.close()
+
+
+class _RunLog(logging.FileHandler):
+    """Stop the run where its log cannot be written: what follows could not be either."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802, ARG002
+        """Let the error through, which logging would print as a traceback."""
+        with write_errors(Path(self.baseFilename)):
+            raise  # noqa: PLE0704
 
 
 def harness_results(task: Task, steered: SteeredLM, report: Mapping[str, Any]) -> dict[str, Any]:

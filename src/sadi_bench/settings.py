@@ -5,9 +5,8 @@ from typing import Any
 
 from sadi_bench.errors import SettingError, unknown_name
 from sadi_bench.models.spec import ModelSpec
-from sadi_bench.tasks.spec import TaskSpec
+from sadi_bench.tasks.spec import PROTOCOLS, TaskSpec
 
-PROTOCOLS = ("heldout", "paper")
 SELECT_BY = ("acc", "acc_norm", "exact_match")
 SEEDS = 2**32  # what every generator of the libraries takes
 

@@ -4,11 +4,11 @@ from itertools import product
 
 import numpy as np
 import pytest
-from cases import contrasts, in_rows, pair_rows, plain_logits, requests_for, tiny_lm
-from slow_loop import mean_difference, rank_elements, score_document
 
+from cases import contrasts, in_rows, pair_rows, plain_logits, requests_for, tiny_lm
 from sadi_bench.scoring.choices import score_choices
 from sadi_bench.steering.methods.sadi import Sadi
+from slow_loop import mean_difference, rank_elements, score_document
 
 TOLERANCE = 5e-5
 SITES = [("head", "mlp_out"), ("neuron", "mlp_out"), ("hidden", "mlp_out"), ("hidden", "residual")]

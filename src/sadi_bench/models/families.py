@@ -116,9 +116,9 @@ def family_of(config: PretrainedConfig) -> Family:
     family = FAMILIES.get(config.model_type)
     if family is None:
         raise SettingError(
-            f"model.pretrained: model type '{config.model_type}' has no family "
-            f"(known: {', '.join(sorted(FAMILIES))}). "
-            "Add one entry to FAMILIES in sadi_bench/models/families.py."
+            f"model.pretrained={config.name_or_path}: model type '{config.model_type}' has no "
+            f"family (known: {', '.join(sorted(FAMILIES))}). Choose a model of these types, or "
+            "add one entry to FAMILIES in sadi_bench/models/families.py."
         )
     if config.model_type == "bloom" and config.pretraining_tp > 1 and config.slow_but_exact:
         raise SettingError(

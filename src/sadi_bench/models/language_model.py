@@ -88,7 +88,7 @@ class LanguageModel:
         """Refuse a prompt that does not fit: cut silently, it would be another prompt."""
         if tokens > self.max_length:
             raise SettingError(
-                f"model={self.name}: a prompt with its answer has {tokens} tokens, the context "
+                f"model {self.name}: a prompt with its answer has {tokens} tokens, the context "
                 f"{self.max_length}; choose a model with a longer context, or fewer task.fewshot."
             )
 

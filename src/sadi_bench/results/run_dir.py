@@ -57,7 +57,7 @@ def writing_run(runs_dir: str | os.PathLike, identifier: str) -> Iterator["RunDi
         SettingError: the folder cannot be made, or another process is writing this run.
     """
     path = Path(runs_dir) / identifier
-    with _write_errors(path):
+    with write_errors(path):
         path.mkdir(parents=True, exist_ok=True)
         folder = os.open(path, os.O_RDONLY)
     try:
@@ -122,7 +122,7 @@ class RunDir:
         self._write(RESULT, json_bytes({**result, "sadi_bench": ours}) + b"\n")
 
     def _write(self, name: str, content: bytes) -> None:
-        with _write_errors(self.path / name):
+        with write_errors(self.path / name):
             if name != RESULT:
                 # From here on the old result no longer describes what lies beside it.
                 (self.path / RESULT).unlink(missing_ok=True)
@@ -172,7 +172,7 @@ def _lock(folder: int, path: Path) -> bool:
 
 
 @contextmanager
-def _write_errors(path: Path) -> Iterator[None]:
+def write_errors(path: Path) -> Iterator[None]:
     """Turn a full disk, a quota, a read-only or forbidden place into one line for the user."""
     try:
         yield

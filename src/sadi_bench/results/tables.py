@@ -7,6 +7,9 @@ protocols (see `protocols.protocols`) and, for XCOPA, english_pairs.
 import textwrap
 from collections.abc import Mapping, Sequence
 
+import pandas as pd
+
+from sadi_bench.results.groups import group_table
 from sadi_bench.results.paper import PaperValue, paper_value
 from sadi_bench.results.text import (
     MAX_WIDTH,
@@ -23,6 +26,7 @@ from sadi_bench.results.text import (
 
 SHOWN_METRICS = ("acc", "exact_match")
 TESTS = {"mcnemar_exact": "exact McNemar", "sign_flip": "sign-flip test"}
+FEW_GROUPS = 10
 ROWS = {"unsteered": "unsteered", "heldout": "held-out cell", "oracle": "oracle cell"}
 
 
@@ -30,7 +34,8 @@ def run_table(result: Mapping[str, object], run_dir: object) -> str:
     """Return the table of one run as text, at most 100 columns wide."""
     ours = result["sadi_bench"]
     rows = {key: label for key, label in ROWS.items() if ours["protocols"].get(key)}
-    lines = [*_wrapped(_title(ours)), "", *_body(ours, rows), "", *_notes(ours, rows)]
+    lines = [*_wrapped(_title(ours)), "", *_body(ours, rows), ""]
+    lines += [*_group_tables(ours), *_notes(ours, rows)]
     # A path is never broken, however long: it is there to be copied.
     return "\n".join([*lines, f"run directory: {run_dir}"]) + "\n"
 
@@ -88,6 +93,16 @@ def _body(ours: Mapping[str, object], rows: Mapping[str, str]) -> list[str]:
     return sum(tall, [])[:-1]
 
 
+def _group_tables(ours: Mapping[str, object]) -> list[str]:
+    """Print averages by group where the groups are few; result.json has them all."""
+    lines = []
+    for column, metrics in ours.get("groups", {}).items():
+        if len(metrics["acc"]) <= FEW_GROUPS:
+            means = pd.DataFrame.from_dict(metrics["acc"], orient="index").rename_axis(column)
+            lines += [*group_table(means).splitlines(), ""]
+    return lines
+
+
 def _metric_block(ours: Mapping[str, object], metric: str, rows: Mapping[str, str]) -> list[str]:
     papers = {key: _paper(ours, key, metric) for key in rows}
     block = [["value", "95 % interval", "p", "paper"]]
@@ -110,6 +125,8 @@ def _metric_block(ours: Mapping[str, object], metric: str, rows: Mapping[str, st
 def _notes(ours: Mapping[str, object], rows: Mapping[str, str]) -> list[str]:
     steered = [key for key in rows if key != "unsteered"]
     notes = [_choice_note(ours, key) for key in steered]
+    if "heldout" in rows:
+        notes.append(_difference_note(ours))
     if steered:
         tests = {_metric(ours, key, m).get("test") for key in steered for m in _shown_metrics(ours)}
         names = " or ".join(name for test, name in TESTS.items() if test in tests)
@@ -147,6 +164,17 @@ def _choice_note(ours: Mapping[str, object], key: str) -> str:
     if key == "heldout":
         return note + f"{chosen['n']} other documents ({percent(chosen['value'])} % there)."
     return note + "the test documents themselves: an upper bound, not a result."
+
+
+def _difference_note(ours: Mapping[str, object]) -> str:
+    """Say what steering gained on documents that it was not chosen on."""
+    gains = []
+    for metric in _shown_metrics(ours):
+        found = _metric(ours, "heldout", metric)
+        if found.get("difference") is not None:
+            gain, interval = found["difference"], percent_interval(found["difference_ci95"])
+            gains.append(f"{metric_name(metric)} {100 * gain:+.1f} {interval}")
+    return f"held-out cell less unsteered, points: {'; '.join(gains) or MISSING}."
 
 
 def _shown_metrics(ours: Mapping[str, object]) -> list[str]:

@@ -3,12 +3,11 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 
 import datasets
-from huggingface_hub import constants, get_session
 
 from sadi_bench.errors import SettingError
+from sadi_bench.hub import hub_answers, hub_silence
 from sadi_bench.tasks.quiet import quiet_libraries
 from sadi_bench.tasks.readers import Row
 from sadi_bench.tasks.spec import HubSource
@@ -34,27 +33,18 @@ def patient_only_with_a_hub() -> Iterator[None]:
     It would retry for some 25 s per split first.
     """
     before = datasets.config.HF_HUB_OFFLINE
-    datasets.config.HF_HUB_OFFLINE = before or not _hub_answers()
+    datasets.config.HF_HUB_OFFLINE = before or not hub_answers()
     try:
         yield
     finally:
         datasets.config.HF_HUB_OFFLINE = before
 
 
-@cache
-def _hub_answers() -> bool:
-    try:
-        get_session().head(constants.ENDPOINT, timeout=5)
-    except Exception:  # the HTTP library differs between versions of the hub's client
-        return False
-    return True
-
-
 def hub_reason(error: Exception) -> str:
     """Return the first line of an error of the hub, in words that fit why it happened."""
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-    if "OfflineModeIsEnabled" in reason and not constants.HF_HUB_OFFLINE:
-        return f"{constants.ENDPOINT} does not answer, and the data is not in the local cache"
+    if "OfflineModeIsEnabled" in reason:
+        return f"{hub_silence()}, and the data is not in the local cache"
     return reason
 
 

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+PROTOCOLS = ("heldout", "paper")
+
 
 class TrailingNewline(str, Enum):
     """Where a prompt's last newline belongs when a model's tokens are counted."""

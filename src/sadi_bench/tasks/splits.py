@@ -113,7 +113,8 @@ def _sample(spec: TaskSpec, test: list[Doc], seed: int) -> list[Doc]:
 
 def _at_most(spec: TaskSpec, setting: str, size: int | None, most: int, has: str) -> None:
     if size is not None and size > most:
-        raise SettingError(f"{setting}={size}: {spec.name} has {has}; choose at most {most:,}.")
+        remedy = f"choose at most {most:,}" if most > 0 else "choose smaller task.n_* sizes"
+        raise SettingError(f"{setting}={size}: {spec.name} has {has}; {remedy}.")
 
 
 def _without_repeats(identify: list[Doc], test: list[Doc]) -> tuple[list[Doc], list[str]]:
@@ -158,6 +159,9 @@ def _heldout_pairs(
 def _number_of_pairs(spec: TaskSpec, pool: int) -> tuple[int, list[str]]:
     select = spec.n_select or 1
     if spec.n_pairs is not None:
+        if select >= max(pool, spec.n_pairs):  # the larger of two sizes is to blame
+            left = f"{pool:,} rows to identify on, {spec.n_pairs:,} of them for pairs"
+            _at_most(spec, "task.n_select", select, pool - spec.n_pairs, left)
         has = f"{pool:,} rows to identify on and keeps {select:,} of them to select on"
         _at_most(spec, "task.n_pairs", spec.n_pairs, max(pool - select, 0), has)
         return spec.n_pairs, []

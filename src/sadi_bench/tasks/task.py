@@ -15,10 +15,9 @@ from sadi_bench.tasks.harness import harness_rows
 from sadi_bench.tasks.quiet import quiet_libraries
 from sadi_bench.tasks.recipe import Doc, Recipe
 from sadi_bench.tasks.sources import Rows, read_rows
-from sadi_bench.tasks.spec import PairsFrom, TaskSpec
+from sadi_bench.tasks.spec import PROTOCOLS, PairsFrom, TaskSpec
 from sadi_bench.tasks.splits import Splits, carve, draw_splits
 
-PROTOCOLS = ("heldout", "paper")
 GOLD, DOC_ID = "gold_index", "doc_id"  # the two columns that every row gets
 
 
@@ -53,6 +52,10 @@ def load_task(spec: TaskSpec, *, protocol: str, seed: int) -> Task:
     """Read a task's rows, draw its splits, and build one lm-eval task for each."""
     if protocol not in PROTOCOLS:
         raise unknown_name("protocol", protocol, PROTOCOLS)
+    if not (spec.name or spec.harness):
+        raise SettingError("task: none is chosen; say task=copa, for instance.")
+    if spec.chance is not None and not 0 < spec.chance < 1:
+        raise SettingError(f"task.chance={spec.chance}: choose a fraction between 0 and 1.")
     if spec.pairs_from == PairsFrom.english:
         spec = replace(spec, paper_pairs=spec.english_pairs)
     rows, config = harness_rows(spec) if spec.harness else (read_rows(spec), _config(spec))
@@ -149,8 +152,14 @@ def _builder(
             "test_split": split,
             "fewshot_split": split if demonstrations_from_own else "identify",
         }
-        with quiet_libraries():
-            task = ConfigurableTask(config=full)
+        try:
+            with quiet_libraries():
+                task = ConfigurableTask(config=full)
+        except Exception as error:  # lm-eval checks with asserts, look-ups and errors of all kinds
+            raise SettingError(
+                f"task={spec.name}: lm-eval refuses it ({type(error).__name__}: {error}); check "
+                "task.metric_list and the doc_to_* fields."
+            ) from error
         task.set_fewshot_seed(seed)
         return task
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, Protocol, runtime_checkable
 
-from sadi_bench.errors import unknown_key, unknown_name
+from sadi_bench.errors import SettingError, unknown_key, unknown_name
 
 
 @runtime_checkable
@@ -19,6 +19,10 @@ class Method(Protocol):
 
 def method_of(settings: Mapping[str, Any]) -> Method:
     """Build a method from its YAML: `kind` names the file, `name` is for tables."""
+    if not settings:
+        raise SettingError("method: none is chosen; say method=sadi-head, for instance.")
+    if not isinstance(name := settings.get("name"), str) or not name.strip():
+        raise SettingError(f"method.name={name or 'null'}: give it a text; tables show it.")
     kinds = [module.name for module in pkgutil.iter_modules(__path__)]
     kind = settings.get("kind", "")
     if kind not in kinds:

@@ -20,6 +20,8 @@ from sadi_bench.steering.activations import EncodedContrast, mean_difference
 from sadi_bench.steering.elements import element_scores, listed_elements, random_ranks, ranks_of
 from sadi_bench.steering.intervention import UNSTEERED, Cell, Reach
 
+NAMES = {"head": "heads", "neuron": "neurons", "hidden": "coordinates"}
+EXPECTED = {"top_k": "a whole number of at least 1"}
 LISTED_ELEMENTS = 1000
 """Elements that a run lists at least, where the model has as many."""
 
@@ -126,6 +128,8 @@ class Sadi:
                 raise SettingError(
                     f"method.{name}={getattr(self, name)}: choose one of {', '.join(allowed)}."
                 )
+        if not isinstance(self.seed, int) or not 0 <= self.seed < 2**32:
+            raise SettingError(f"method.seed={self.seed}: choose a whole number, 0 to {2**32 - 1}.")
         self.grid()
 
     def activation_site(self) -> Site:
@@ -149,7 +153,7 @@ class Sadi:
         )
         for top_k in top_ks:
             if top_k < 1 or top_k != int(top_k):
-                raise SettingError(f"method.top_k={top_k}: choose a whole number of at least 1.")
+                raise SettingError(f"method.top_k={top_k}: choose {EXPECTED['top_k']}.")
         points = product(top_ks, strengths)
         cells = [Cell(i, {"top_k": int(k), "strength": s}) for i, (k, s) in enumerate(points, 1)]
         return (UNSTEERED, *cells)
@@ -160,9 +164,10 @@ class Sadi:
         total = lm.num_layers * lm.num_elements(site)
         largest = max(cell.params["top_k"] for cell in cells[1:])
         if largest > total:
+            things = NAMES[self.site]
             raise SettingError(
                 f"method.top_k={largest}: {lm.name} has {lm.num_layers} layers × "
-                f"{lm.num_elements(site)} {self.site} elements = {total}; choose at most {total}."
+                f"{lm.num_elements(site)} {things} = {total} {things}; choose at most {total}."
             )
         difference = mean_difference(lm, pairs, site)
         scores = element_scores(difference, site, lm.num_heads, self.score == "abs")
@@ -184,9 +189,10 @@ def _listed(name: str, value: object) -> list:
     values = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
     for v in values:
         if isinstance(v, bool) or not isinstance(v, int | float) or not math.isfinite(v):
-            raise SettingError(f"method.{name}={v}: choose a finite number.")
+            expected = EXPECTED.get(name, "a finite number")
+            raise SettingError(f"method.{name}={v}: choose {expected}, or a list of them.")
     if not values or len(set(values)) < len(values):
-        raise SettingError(f"method.{name}={value}: list at least one value and none twice.")
+        raise SettingError(f"method.{name}={list(values)}: list at least one value, none twice.")
     return values
 
 

@@ -1,0 +1,96 @@
+"""The grid holds, for every document and cell, what lm-eval computes."""
+
+import numpy as np
+import pytest
+import torch
+
+from cases import in_rows
+from sadi_bench.models.language_model import LanguageModel
+from sadi_bench.models.tiny_random import tiny_random
+from sadi_bench.scoring.grid import METRICS, requests_by_doc, score_grid
+from sadi_bench.scoring.harness import SteeredLM, evaluate_cell
+from sadi_bench.steering.intervention import UNSTEERED_MODEL
+
+
+@pytest.fixture(scope="module")
+def scored(reviews, speaker, steering):
+    task, steered = reviews(), SteeredLM(speaker, steering())
+    return task, steered, score_grid(task, steered)
+
+
+def test_a_row_for_every_split_document_and_cell(scored):
+    task, _, grid = scored
+    assert len(grid) == (5 + 9) * 5
+    assert not grid.duplicated(["split", "doc_id", "cell"]).any()
+    for split in ("select", "test"):
+        assert set(grid[grid.split == split].doc_id) == set(task.rows(split)["doc_id"])
+    cells = grid.drop_duplicates("cell").set_index("cell")[["top_k", "strength"]]
+    assert cells.loc[0].isna().all()
+    points = [(1, 3.0), (1, -6.0), (4, 3.0), (4, -6.0)]
+    assert [tuple(cells.loc[i]) for i in range(1, 5)] == points
+
+
+def test_means_over_documents_are_lm_evals(scored):
+    task, steered, grid = scored
+    values = set()
+    for split in ("select", "test"):
+        for cell in range(5):
+            found = evaluate_cell(steered, {"it": getattr(task, split)}, cell)["results"]["it"]
+            rows = grid[(grid.split == split) & (grid.cell == cell)]
+            for metric in METRICS:
+                assert rows[metric].mean() == pytest.approx(found[f"{metric},none"], abs=1e-12)
+            values.add(rows.acc.mean())
+    assert len(values) > 1
+
+
+def test_decisions_follow_from_the_log_probabilities(scored):
+    _, _, grid = scored
+    assert set(grid.gold) == {0, 2}
+    lengths = np.array([len("Bad"), len("Quite good"), len("Good")])
+    for row in grid.itertuples():
+        logs = np.asarray(row.choice_logprobs)
+        assert row.acc == (logs.argmax() == row.gold)
+        assert row.acc_norm == ((logs / lengths).argmax() == row.gold)
+
+
+def test_exact_match_is_the_greedy_flag_of_the_gold_answer(scored):
+    task, steered, grid = scored
+    for number, instances in requests_by_doc(task.test).items():
+        doc = task.test.test_docs()[number]
+        rows = grid[(grid.split == "test") & (grid.doc_id == doc["doc_id"])].set_index("cell")
+        _, greedy, _ = steered.all_cells(instances[doc["gold_index"]].args)
+        assert rows.exact_match.sort_index().tolist() == greedy.astype(float).tolist()
+
+
+def test_an_unsteered_model_has_a_grid_of_one_cell(reviews, speaker, scored):
+    grid = score_grid(reviews(), SteeredLM(speaker, UNSTEERED_MODEL))
+    assert set(grid.cell) == {0}
+    of_cell_0 = scored[2][scored[2].cell == 0]
+    assert grid[list(METRICS)].to_numpy().tolist() == of_cell_0[list(METRICS)].to_numpy().tolist()
+
+
+@pytest.fixture(scope="module")
+def overflowing(reviews, steering):
+    """Score a cell that leaves float16's range on every document."""
+    network, tokenizer = tiny_random(0)
+    half = in_rows(LanguageModel("tiny-random", network.to(torch.float16), tokenizer))
+    steered = SteeredLM(half, steering(top_k=[4], strength=[1e7], score="abs"))
+    task = reviews()
+    return task, steered, score_grid(task, steered)
+
+
+def test_a_cell_out_of_the_number_range_scores_nothing_and_says_so(overflowing):
+    _, _, grid = overflowing
+    steered = grid[grid.cell == 1]
+    assert not steered.finite.any()
+    assert (steered[list(METRICS)] == 0).all(axis=None)
+    assert all(np.isneginf(row).all() for row in steered.choice_logprobs)
+    assert grid[grid.cell == 0].finite.all()
+
+
+@pytest.mark.xfail(strict=True, reason="lm-eval takes the first of answers that are all -inf")
+def test_lm_evals_means_of_a_cell_out_of_the_number_range_are_the_grids(overflowing):
+    """The arg-max of nothing but -inf is the first answer, which is now and then the right one."""
+    task, steered, _ = overflowing
+    found = evaluate_cell(steered, {"it": task.test}, 1)["results"]["it"]
+    assert [found[f"{metric},none"] for metric in METRICS] == [0, 0, 0]
