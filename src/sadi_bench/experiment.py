@@ -72,7 +72,7 @@ def run(config: RunConfig) -> RunResult:
         clock.lap("score")
         write_run(run_dir, task, steered, grid, pairs, encoded)  # before choosing, which may fail
         report = protocols(grid, config.select_by, seed=config.seed)
-        result = result_of(config, task, steered, grid, report, merged_pairs)
+        result = result_of(config, method, task, steered, grid, report, merged_pairs)
         clock.lap("report")
         result["sadi_bench"]["seconds"] = clock.seconds
         run_dir.finish(result)

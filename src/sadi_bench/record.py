@@ -1,5 +1,6 @@
 """What a run writes down: result.json in lm-eval's schema, and rows that anyone can recompute."""
 
+import json
 import logging
 import os
 import platform
@@ -26,6 +27,7 @@ from sadi_bench.scoring.harness import SteeredLM, evaluate_cell
 from sadi_bench.settings import RunConfig
 from sadi_bench.steering.activations import EncodedContrast
 from sadi_bench.steering.intervention import Intervention
+from sadi_bench.steering.methods import Method
 from sadi_bench.tasks.pairs import ContrastivePair
 from sadi_bench.tasks.spec import PairsFrom
 from sadi_bench.tasks.task import DOC_ID, GOLD, Task
@@ -91,6 +93,7 @@ def harness_results(task: Task, steered: SteeredLM, report: Mapping[str, Any]) -
 
 def result_of(
     config: RunConfig,
+    method: Method,
     task: Task,
     steered: SteeredLM,
     grid: pd.DataFrame,
@@ -117,7 +120,11 @@ def result_of(
         "sadi_bench": {
             "task": task.name,
             "model": lm.name,
-            "method": config.method["name"],
+            "method": " ".join([config.method["name"], *method.departures()]),
+            "paper": {
+                "task": None if task.spec.harness else task.name,
+                "method": method.published_name(),
+            },
             "protocol": config.protocol,
             "fewshot": config.task.fewshot,
             "chance": task.chance,
@@ -182,7 +189,8 @@ def _doc_rows(task: Task, steered: SteeredLM) -> Iterator[dict[str, Any]]:
 
 
 def _metadata(intervention: Intervention, lm: LanguageModel) -> dict[str, str]:
-    return {
+    """Describe the steering in one JSON text: safetensors orders several entries by lot."""
+    facts = {
         "site": intervention.site.value,
         "reach": intervention.reach.value,
         "model": lm.network.config._name_or_path or lm.name,
@@ -190,6 +198,7 @@ def _metadata(intervention: Intervention, lm: LanguageModel) -> dict[str, str]:
         "dtype": str(lm.dtype).removeprefix("torch."),
         "sadi_bench_version": sadi_bench.__version__,
     }
+    return {"sadi_bench": json.dumps(facts, sort_keys=True)}
 
 
 def _groups(task: Task, grid: pd.DataFrame, report: Mapping[str, Any]) -> dict[str, Any]:

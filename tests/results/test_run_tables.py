@@ -161,3 +161,14 @@ def test_markdown_rows_are_sorted_and_complete(result):
     assert [line[-1] for line in columns[2:]] == ["82.20", "78.80", "–", "–"]
     assert columns[4][3:6] == ["0", "100", "52.0"]
     assert columns[4][6].startswith("60.0 [")
+
+
+def test_the_papers_number_is_not_shown_beside_other_switches_or_prompts(result):
+    def table(task, method):
+        paper = {"task": task, "method": method}
+        return run_table(changed(result, model="bloomz-7b1", paper=paper), RUN_DIR)
+
+    assert row(table("copa", "sadi-head"), "oracle cell")[-1] == "82.20"
+    assert row(table("copa", None), "unsteered")[-1] == "76.40"
+    assert "82.20" not in table("copa", None)
+    assert "paper" not in table(None, "sadi-head")

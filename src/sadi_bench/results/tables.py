@@ -1,7 +1,8 @@
 """Print a result: the table of a run, and one line a run for a collection of them.
 
 Reads from `result["sadi_bench"]`: task, model, method, fewshot, chance (a fraction or None),
-protocols (see `protocols.protocols`) and, for XCOPA, english_pairs.
+protocols (see `protocols.protocols`), for XCOPA english_pairs, and `paper`: the task and method
+that the paper has numbers for, None where prompts or switches are others.
 """
 
 import textwrap
@@ -191,11 +192,12 @@ def _metric(ours: Mapping[str, object], key: str, metric: str) -> Mapping[str, o
 
 def _paper(ours: Mapping[str, object], key: str, metric: str) -> PaperValue | None:
     """Find what the paper prints for a row; it chose on the test set, so it has no held-out row."""
-    if key == "heldout":
+    names = ours.get("paper", ours)
+    method = "none" if key == "unsteered" else names["method"]
+    if key == "heldout" or names["task"] is None or method is None:
         return None
-    method = "none" if key == "unsteered" else ours["method"]
     english_pairs = bool(ours.get("english_pairs", False))
-    return paper_value(ours["task"], ours["model"], method, metric, ours["fewshot"], english_pairs)
+    return paper_value(names["task"], ours["model"], method, metric, ours["fewshot"], english_pairs)
 
 
 def _parameter_names(ours: Mapping[str, object]) -> str:

@@ -16,6 +16,12 @@ class Method(Protocol):
     def fit(self, lm: Any, pairs: Any) -> Any:
         """Return a frozen Intervention."""
 
+    def departures(self) -> list[str]:
+        """List the switches that are not as published, for tables to show."""
+
+    def published_name(self) -> str | None:
+        """Return the name under which the paper has numbers for these settings, or None."""
+
 
 def method_of(settings: Mapping[str, Any]) -> Method:
     """Build a method from its YAML: `kind` names the file, `name` is for tables."""

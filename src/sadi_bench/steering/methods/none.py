@@ -12,6 +12,14 @@ from sadi_bench.steering.intervention import UNSTEERED_MODEL, NoIntervention
 class Unsteered:
     """Fit nothing."""
 
+    def departures(self) -> list[str]:
+        """List nothing: there is nothing to switch."""
+        return []
+
+    def published_name(self) -> str:
+        """Return what the paper's baseline is called here."""
+        return "none"
+
     def fit(self, _lm: LanguageModel, _pairs: Sequence[EncodedContrast]) -> NoIntervention:
         """Return the intervention whose grid is cell 0."""
         return UNSTEERED_MODEL

@@ -6,7 +6,7 @@ the mask by lot (`elements: random`) or add a fixed vector, A' = A + δ (D ⊙ m
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import product
 
 import torch
@@ -22,6 +22,11 @@ from sadi_bench.steering.intervention import UNSTEERED, Cell, Reach
 
 NAMES = {"head": "heads", "neuron": "neurons", "hidden": "coordinates"}
 EXPECTED = {"top_k": "a whole number of at least 1"}
+PUBLISHED = {
+    ("top", "adaptive"): "sadi",
+    ("random", "adaptive"): "random",
+    ("top", "fixed"): "fixed",
+}
 LISTED_ELEMENTS = 1000
 """Elements that a run lists at least, where the model has as many."""
 
@@ -131,6 +136,17 @@ class Sadi:
         if not isinstance(self.seed, int) or not 0 <= self.seed < 2**32:
             raise SettingError(f"method.seed={self.seed}: choose a whole number, 0 to {2**32 - 1}.")
         self.grid()
+
+    def departures(self) -> list[str]:
+        """List the switches that are not as in the released code."""
+        names = ("patch", "hidden_site", "score", "reach")
+        default = {field.name: field.default for field in fields(self)}
+        return [f"{n}={getattr(self, n)}" for n in names if getattr(self, n) != default[n]]
+
+    def published_name(self) -> str | None:
+        """Return what the paper's tables have numbers for, or None."""
+        kind = PUBLISHED.get((self.elements, self.vector))
+        return f"{kind}-{self.site}" if kind and not self.departures() else None
 
     def activation_site(self) -> Site:
         """Return the site that is read and edited."""
