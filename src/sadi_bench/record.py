@@ -77,10 +77,14 @@ class _RunLog(logging.FileHandler):
 
 
 def harness_results(task: Task, steered: SteeredLM, report: Mapping[str, Any]) -> dict[str, Any]:
-    """Let lm-eval evaluate the unsteered model and the chosen cells on the test split."""
+    """Let lm-eval evaluate the unsteered model and the chosen cells on the test split.
+
+    A cell that left the number range on some document has no entry: lm-eval would take the first
+    of answers that are all -inf, now and then the right one.
+    """
     merged: dict[str, Any] = {}
     for row, suffix in HEADLINES.items():
-        if report[row] is None:
+        if report[row] is None or report[row]["n_nonfinite"]:
             continue
         name = task.name + suffix
         found = evaluate_cell(steered, {name: task.test}, report[row]["cell"])

@@ -116,7 +116,6 @@ def test_an_unseen_answer_of_a_known_prompt_is_scored(speaker, steering):
     assert both[0] == pytest.approx(fresh.loglikelihood([request("Answer:", " no")])[0], abs=1e-5)
 
 
-@pytest.mark.xfail(strict=True, reason="scores are kept by their tokens alone")
 def test_a_new_intervention_forgets_the_old_ones_scores(speaker, steering):
     steered = SteeredLM(speaker, steering(strength=[3.0]))
     steered.cell = 2

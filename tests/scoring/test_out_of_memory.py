@@ -86,7 +86,6 @@ def test_another_error_of_the_network_is_not_taken_for_it(llama):
     assert all(np.isfinite(s.logprobs).all() for s in scores)
 
 
-@pytest.mark.xfail(strict=True, reason="reading pairs does not back off when memory runs out")
 def test_reading_pairs_goes_on_as_well(llama):
     pairs = contrasts(8)
     expected = mean_difference(llama, pairs, Site.head)

@@ -159,7 +159,6 @@ def test_a_pair_longer_than_the_context_is_refused():
         encode_pairs(tiny_lm("llama"), [pair])
 
 
-@pytest.mark.xfail(strict=True, reason="an empty prompt stays empty, and reading it fails")
 def test_an_empty_prompt_starts_where_scoring_starts_it():
     """lm-eval puts BOS, or else end-of-text, in front of an answer without a context."""
     lm = tiny_lm("llama")

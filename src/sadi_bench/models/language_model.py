@@ -116,6 +116,12 @@ class LanguageModel:
         cap = getattr(self.network.config, "final_logit_softcapping", None)
         return logits if cap is None else torch.tanh(logits / cap) * cap
 
+    @property
+    def prefix_token(self) -> int:
+        """What stands for an empty prompt: BOS, or else end-of-text, as in lm-eval's `hf`."""
+        bos = self.tokenizer.bos_token_id
+        return self.tokenizer.eos_token_id if bos is None else bos
+
     def encode(self, text: str, add_special_tokens: bool | None = None) -> list[int]:
         """Tokenise as lm-eval's `hf` model does: no second BOS where the text brings one."""
         bos = self.tokenizer.bos_token
@@ -132,11 +138,17 @@ class LanguageModel:
         """
         kept = prompt.rstrip(" \t") if keep_newline else prompt.rstrip()
         answer, prompt = prompt[len(kept) :] + answer, kept
-        whole, alone = self.encode(prompt + answer), self.encode(prompt)
+        if prompt:
+            whole, alone = self.encode(prompt + answer), self.encode(prompt)
+        else:  # lm-eval's rule: the mark that opens a text stands for an empty prompt
+            alone = [self.prefix_token]
+            whole = alone + self.encode(answer, add_special_tokens=False)
         if len(whole) <= len(alone):
-            raise SettingError(
-                f"empty answer: {answer!r} behind '…{prompt[-30:]}' leaves no token to score; "
-                "give the answer at least one character that is not white space."
-            )
+            fault = f"answer {answer!r} merges into the last token of {prompt[-30:]!r}"
+            remedy = "every answer needs a token of its own"
+            if not answer.strip():
+                fault = f"empty answer {answer!r} behind {prompt[-30:]!r}"
+                remedy = "give it at least one character that is not white space"
+            raise SettingError(f"{fault}: no token is left to score; {remedy}.")
         merged = whole[: len(alone)] != alone
         return EncodedPair(tuple(alone), tuple(whole[len(alone) :]), merged)

@@ -8,10 +8,17 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from sadi_bench.errors import SettingError
+from sadi_bench.models.families import Site
 from sadi_bench.models.hooks import Edit, edited, recorded_blocks
 from sadi_bench.models.language_model import LanguageModel
-from sadi_bench.models.packing import Layout, Prefix, layout_of, run_branches, run_prefix
+from sadi_bench.models.memory import memory_error, out_of_memory
+from sadi_bench.models.packing import (
+    Layout,
+    Prefix,
+    layout_of,
+    run_branches,
+    run_prefix,
+)
 from sadi_bench.models.shapes import Bool, Float, Int
 from sadi_bench.scoring.logits import successors_of, token_scores
 from sadi_bench.steering.intervention import Intervention, Reach
@@ -71,13 +78,10 @@ def score_choices(
             try:
                 found = _score_batch(lm, [requests[i] for i in batch], intervention, passes)
             except (torch.OutOfMemoryError, RuntimeError) as error:
-                if not _out_of_memory(error):
+                if not out_of_memory(error):
                     raise
                 if len(batch) == 1 and cells_a_pass <= 1:
-                    raise SettingError(
-                        f"model={lm.name}: out of memory with one prompt and one cell "
-                        f"({str(error)[:80]}); choose a smaller model or model.dtype=bfloat16."
-                    ) from error
+                    raise memory_error(lm, error) from error
                 if len(batch) > 1:
                     budget //= 2
                 else:
@@ -134,10 +138,6 @@ def _first_pass(
     return left
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
 def _score_batch(
     lm: LanguageModel,
     requests: list[ChoiceRequest],
@@ -157,13 +157,36 @@ def _score_batch(
     for group, start in reversed(list(zip(groups, starts, strict=True))):
         cells = torch.tensor(group, device=lm.device)
         edit = _edit_of(intervention, layout, cells)
-        with edited(lm.network, lm.family, intervention.site, edit):
+        broken = torch.zeros(len(requests), len(group), dtype=torch.bool, device=lm.device)
+        with (
+            edited(lm.network, lm.family, intervention.site, edit),
+            edited(lm.network, lm.family, Site.residual, _guard_of(layout, broken)),
+        ):
             entry = entries.get(start)
             hidden = run_branches(lm, prefix, layout, len(group), start=start, entry=entry)
-        logprobs[..., group], greedy[..., group] = token_scores(lm, hidden, successors.tokens)
+        found, greedy[..., group] = token_scores(lm, hidden, successors.tokens)
+        logprobs[..., group] = np.where(broken.cpu().numpy()[:, None, None], np.nan, found)
     idle = sorted(set(range(1, num_cells)).difference(*groups))
     logprobs[..., idle], greedy[..., idle] = logprobs[..., :1], greedy[..., :1]
     return [_scores_of(steps, logprobs[i], greedy[i]) for i, steps in enumerate(successors.steps)]
+
+
+def _guard_of(layout: Layout, broken: Bool[Tensor, "batch cell"]) -> Edit:
+    """Keep a cell that leaves the number range to itself, and mark it.
+
+    Masked attention multiplies what it must not see by 0, and 0 · inf is no number: one cell's
+    overflow would spoil every cell of the packed sequence. So what leaves a block is finite.
+    """
+
+    def guard(_layer: int, raw: Tensor) -> Tensor | None:
+        values = layout.unpack(raw, broken.shape[1])
+        finite = values.sum(dim=-1, dtype=torch.float32).isfinite()
+        broken.logical_or_(~finite.all(dim=-1).to(broken.device))
+        if raw.device.type == "cpu" and finite.all():
+            return None  # elsewhere asking would wait for the device, block by block
+        return torch.where(finite[..., None], values, 0).reshape(raw.shape)
+
+    return guard
 
 
 def _scores_of(

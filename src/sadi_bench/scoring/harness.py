@@ -33,13 +33,22 @@ class SteeredLM(TemplateLM):
         token_budget: int | None = None,
     ) -> None:
         super().__init__()
-        self.lm, self.intervention = lm, intervention
-        self.tokenizer = lm.tokenizer
+        self.lm, self.tokenizer = lm, lm.tokenizer
         self.chat, self.keep_newline, self.token_budget = chat, keep_newline, token_budget
         self.cell = 0
         self.merged: set[tuple[str, str]] = set()
-        self._scores: dict[tuple, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
         self._encoded: dict[tuple[str, str], tuple[tuple[int, ...], tuple[int, ...]]] = {}
+        self.intervention = intervention
+
+    @property
+    def intervention(self) -> Intervention:
+        """What is scored; a new one forgets the scores of the old."""
+        return self._intervention
+
+    @intervention.setter
+    def intervention(self, intervention: Intervention) -> None:
+        self._intervention = intervention
+        self._scores: dict[tuple, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
 
     @property
     def eot_token_id(self) -> int:
@@ -48,9 +57,8 @@ class SteeredLM(TemplateLM):
 
     @property
     def prefix_token_id(self) -> int:
-        """What stands for an empty context: BOS, or else end-of-text, as in lm-eval's `hf`."""
-        bos = self.lm.tokenizer.bos_token_id
-        return self.eot_token_id if bos is None else bos
+        """What stands for an empty context."""
+        return self.lm.prefix_token
 
     @property
     def max_length(self) -> int:

@@ -10,7 +10,13 @@ from tqdm import tqdm
 from sadi_bench.models.families import Site
 from sadi_bench.models.hooks import Edit, edited
 from sadi_bench.models.language_model import LanguageModel
-from sadi_bench.models.packing import Layout, layout_of, run_branches, run_prefix
+from sadi_bench.models.memory import memory_error, out_of_memory
+from sadi_bench.models.packing import (
+    Layout,
+    layout_of,
+    run_branches,
+    run_prefix,
+)
 from sadi_bench.models.shapes import Float
 
 TOKENS_PER_PASS = 4096
@@ -33,14 +39,23 @@ def pair_activations(
 
     Side 0 is the positive answer, side 1 the negative; read at each answer's last token, float32.
     """
-    order = sorted(range(len(pairs)), key=lambda i: -len(pairs[i].prompt))
-    with torch.inference_mode(), tqdm(
-        total=len(pairs), desc="reading pairs", unit="pair", disable=None
-    ) as bar:  # fmt: skip
-        while order:
-            room = max(1, TOKENS_PER_PASS // (len(pairs[order[0]].prompt) + 8))
-            batch, order = order[:room], order[room:]
-            yield batch, _read(lm, [pairs[i] for i in batch], site)
+    left = sorted(range(len(pairs)), key=lambda i: -len(pairs[i].prompt))
+    budget = TOKENS_PER_PASS
+    bar = tqdm(total=len(pairs), desc="reading pairs", unit="pair", disable=None)
+    with torch.inference_mode(), bar:
+        while left:
+            batch = left[: max(1, budget // (len(pairs[left[0]].prompt) + 8))]
+            try:
+                found = _read(lm, [pairs[i] for i in batch], site)
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if not out_of_memory(error):
+                    raise
+                if len(batch) == 1:
+                    raise memory_error(lm, error) from error
+                budget //= 2
+                continue
+            left = left[len(batch) :]
+            yield batch, found
             bar.update(len(batch))
 
 
