@@ -104,4 +104,5 @@ def test_lm_eval_would_credit_a_cell_out_of_the_number_range_with_luck(overflowi
     task, steered, _ = overflowing
     found = evaluate_cell(steered, {"it": task.test}, 1)["results"]["it"]
     first_is_right = np.mean([doc["gold_index"] == 0 for doc in task.test.test_docs()])
-    assert found["acc,none"] == pytest.approx(first_is_right) > 0
+    assert first_is_right > 0
+    assert found["acc,none"] == pytest.approx(first_is_right)
