@@ -50,7 +50,6 @@ def run(config: RunConfig) -> RunResult:
     if is_complete(path) and not config.force:
         return shown(path, "this run was finished before; force=true computes it again")
     with writing_run(runs_dir, identifier) as run_dir, log_to(run_dir.log_path):
-        run_dir.write_config(yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True))
         say(task.name, task.notes)
         clock.lap("data")
         lm = load_language_model(config.model)
@@ -70,7 +69,9 @@ def run(config: RunConfig) -> RunResult:
         clock.lap("identify")
         grid = score_grid(task, steered)
         clock.lap("score")
-        write_run(run_dir, task, steered, grid, pairs, encoded)  # before choosing, which may fail
+        # Before choosing, which may fail; not earlier: till now force=true keeps the old result.
+        run_dir.write_config(yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True))
+        write_run(run_dir, task, steered, grid, pairs, encoded)
         report = protocols(grid, config.select_by, seed=config.seed)
         result = result_of(config, method, task, steered, grid, report, merged_pairs)
         clock.lap("report")
