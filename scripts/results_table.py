@@ -6,8 +6,10 @@ python scripts/results_table.py results/runs > results/smollm2-135m.md
 import sys
 from pathlib import Path
 
+import yaml
+
 from sadi_bench.results.loading import load_result
-from sadi_bench.results.run_dir import is_complete
+from sadi_bench.results.run_dir import CONFIG, is_complete
 from sadi_bench.results.tables import markdown_table
 
 
@@ -16,15 +18,22 @@ def main(folder: str) -> None:
     paths = [path for path in sorted(Path(folder).iterdir()) if is_complete(path)]
     results = {path.name: load_result(path) for path in paths}
     print(markdown_table(list(results.values())))
-    print("| run | task | method | commit | dtype | pairs / select / test | cells | seconds |")
-    print("| --- | --- | --- | --- | --- | --- | ---: | ---: |")
-    for run, result in results.items():
+    print(
+        "| run | task | method | seed | commit | dtype | pairs / select / test | cells | seconds |"
+    )
+    print("| --- | --- | --- | ---: | --- | --- | --- | ---: | ---: |")
+    for run, result in sorted(results.items(), key=lambda item: _order(item[1])):
         ours = result["sadi_bench"]
         counts, environment = ours["counts"], ours["environment"]
         sizes = " / ".join(str(counts.get(name, 0)) for name in ("pairs", "select", "test"))
-        row = [run, ours["task"], ours["method"], environment["commit"], environment["dtype"]]
+        seed = yaml.safe_load((Path(folder) / run / CONFIG).read_text())["method"].get("seed", "")
+        row = [run, ours["task"], ours["method"], seed, environment["commit"], environment["dtype"]]
         row += [sizes, str(counts["cells"]), f"{sum(ours['seconds'].values()):.0f}"]
         print(f"| {' | '.join(map(str, row))} |")
+
+
+def _order(result: dict) -> tuple[str, str]:
+    return result["sadi_bench"]["task"], result["sadi_bench"]["method"]
 
 
 if __name__ == "__main__":
