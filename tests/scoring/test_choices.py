@@ -12,7 +12,7 @@ from sadi_bench.errors import SettingError
 from sadi_bench.models.families import Site
 from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.scoring import choices, logits
-from sadi_bench.scoring.choices import ChoiceRequest, cell_groups, score_choices
+from sadi_bench.scoring.choices import ChoiceRequest, cell_groups, score_choices, split_groups
 from sadi_bench.steering.intervention import UNSTEERED, UNSTEERED_MODEL, Cell, Reach
 from sadi_bench.steering.methods.sadi import MaskedSteering, Sadi
 
@@ -211,3 +211,10 @@ def test_a_prompt_longer_than_the_context_is_refused(llama):
     longer = ChoiceRequest((5,) * 510, ((6,), (6, 7, 8)))
     with pytest.raises(SettingError, match=r"llama.* 513 tokens, the context 512.*task\.fewshot"):
         score_choices(llama, [fits, longer], UNSTEERED_MODEL)
+
+
+def test_every_part_of_a_group_of_cells_begins_with_cell_0_and_none_is_lost_or_empty():
+    assert split_groups([[0, 1, 2, 3, 4, 5], [0, 6]], 2) == [[0, 1, 2], [0, 3, 4], [0, 5], [0, 6]]
+    assert split_groups([[0, 1, 2, 3, 4, 5]], 4) == [[0, 1, 2, 3, 4], [0, 5]]
+    assert split_groups([[0]], 3) == [[0]]
+    assert split_groups([[0, 1, 2]], 0) == [[0, 1], [0, 2]]

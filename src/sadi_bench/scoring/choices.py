@@ -119,9 +119,8 @@ def split_groups(groups: list[list[int]], cells_a_pass: int) -> list[list[int]]:
     """Cut groups to at most `cells_a_pass` steered cells, cell 0 in front of each part."""
     parts = []
     for _, *cells in groups:
-        count = max(1, -(-len(cells) // max(1, cells_a_pass)))
-        size = -(-len(cells) // count)
-        parts += [[0, *cells[i * size : (i + 1) * size]] for i in range(count)]
+        size = max(1, cells_a_pass)
+        parts += [[0, *cells[i : i + size]] for i in range(0, len(cells), size)] or [[0]]
     return parts
 
 
