@@ -58,11 +58,16 @@ def tree_of(last_prompt_token: int, branches: Sequence[Sequence[int]], keep_last
     return tree
 
 
-def rows_of(last_prompt_token: int, branches: Sequence[Sequence[int]], keep_last: bool) -> Tree:
-    """Lay every distinct branch out in a row of its own, all rows of one length."""
+def rows_of(
+    last_prompt_token: int, branches: Sequence[Sequence[int]], keep_last: bool, length: int = 0
+) -> Tree:
+    """Lay every distinct branch out in a row of its own, all rows of one length.
+
+    `length` lengthens the rows with nodes that nobody reads, to match other prompts' rows.
+    """
     tails = [tuple(b if keep_last else b[:-1]) for b in branches]
     rows = list(dict.fromkeys(tails))
-    length = 1 + max(len(row) for row in rows)
+    length = max(length, 1 + max(len(row) for row in rows))
     tree = Tree([], [], [], [])
     for row in rows:
         first = len(tree.tokens)
@@ -115,12 +120,13 @@ def layout_of(
     keep_last: bool = False,
 ) -> Layout:
     """Build the trees of a batch of prompts and pad them to one size."""
-    build = tree_of if packed else rows_of
-    trees = [build(p[-1], b, keep_last) for p, b in zip(prompts, branches, strict=True)]
-    row_length = 0
-    if not packed:
-        row_length = 1 + max(max(t.depths) for t in trees)
-        trees = [_with_row_length(t, row_length) for t in trees]
+    pairs = list(zip(prompts, branches, strict=True))
+    if packed:
+        row_length = 0
+        trees = [tree_of(p[-1], b, keep_last) for p, b in pairs]
+    else:
+        row_length = max(len(branch) for b in branches for branch in b) + keep_last
+        trees = [rows_of(p[-1], b, keep_last, row_length) for p, b in pairs]
     nodes = max(len(t.tokens) for t in trees)
     tokens = torch.zeros(len(trees), nodes, dtype=torch.long)
     depths = torch.zeros(len(trees), nodes, dtype=torch.long)
@@ -133,21 +139,6 @@ def layout_of(
             if parent >= 0:
                 sees[i, node] |= sees[i, parent]
     return Layout(tokens, depths, sees, [t.paths for t in trees], row_length)
-
-
-def _with_row_length(tree: Tree, length: int) -> Tree:
-    """Lengthen every row of a row-wise tree to `length` with nodes that nobody reads."""
-    old = 1 + max(tree.depths)
-    starts = range(0, len(tree.tokens), old)
-    moved = {s + j: k * length + j for k, s in enumerate(starts) for j in range(old)}
-    wide = Tree([], [], [], [[moved[n] for n in path] for path in tree.paths])
-    for start in starts:
-        first = len(wide.tokens)
-        row = tree.tokens[start : start + old]
-        wide.tokens.extend(row + [row[0]] * (length - old))
-        wide.parents.extend([-1, *range(first, first + length - 1)])
-        wide.depths.extend(range(length))
-    return wide
 
 
 class _SharedPrefixLayer(DynamicLayer):
