@@ -11,7 +11,7 @@ from cases import assert_same, contrasts, in_rows, requests_for, tiny_lm
 from sadi_bench.errors import SettingError
 from sadi_bench.models.families import Site
 from sadi_bench.models.language_model import LanguageModel
-from sadi_bench.scoring import choices, logits
+from sadi_bench.scoring import batch, choices, logits
 from sadi_bench.scoring.choices import ChoiceRequest, cell_groups, score_choices, split_groups
 from sadi_bench.steering.intervention import UNSTEERED, UNSTEERED_MODEL, Cell, Reach
 from sadi_bench.steering.methods.sadi import MaskedSteering, Sadi
@@ -85,7 +85,7 @@ def test_cells_in_several_passes_equal_cells_in_one(model, patch, monkeypatch):
     intervention, requests = fitted(model, patch=patch), requests_for(model.name)
     expected, split = score_choices(model, requests, intervention), []
     monkeypatch.setattr(choices, "cell_groups", lambda *_: [[0, 1], [0, 3, 4], [0, 6, 7, 9]])
-    monkeypatch.setattr(choices, "PACKED_NODES", 1)
+    monkeypatch.setattr(batch, "PACKED_NODES", 1)
     passes = passes_of(model, lambda: split.extend(score_choices(model, requests, intervention)))
     assert len(passes) > 4
     assert_same(split, expected)
@@ -164,10 +164,12 @@ def test_cells_that_start_late_get_a_pass_of_their_own_where_it_pays():
     assert cell_groups(one_late_cell, 30) == [[0, *range(1, 22)]]
 
 
-def test_a_vocabulary_in_chunks_gives_the_same_scores(llama, monkeypatch):
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_vocabulary_in_chunks_gives_the_same_scores(llama, monkeypatch, rows):
     intervention, requests = fitted(llama), requests_for("llama")
     expected = score_choices(llama, requests, intervention)
-    monkeypatch.setattr(logits, "LOGITS_AT_ONCE", 1)
+    monkeypatch.setitem(logits.LOGITS_AT_ONCE, "cpu", rows * 128)
+    monkeypatch.setattr(logits, "LOGITS_IN_CACHE", 128)
     assert_same(score_choices(llama, requests, intervention), expected)
 
 

@@ -29,10 +29,15 @@ class Site(str, Enum):
 
 @dataclass(frozen=True)
 class HookPoint:
-    """Point at the input or the output of a module, by its path inside a decoder block."""
+    """Point at the input or the output of a module, by its path inside a decoder block.
+
+    `producer` is the module whose input feeds this point and nothing else in the block: where the
+    point's values are overwritten, that work is idle. None if there is no such module.
+    """
 
     module: str
     side: str = "output"
+    producer: str | None = None
 
 
 @dataclass(frozen=True)
@@ -54,44 +59,48 @@ class Family:
 
 LLAMA = Family(
     blocks="model.layers",
-    head=HookPoint("self_attn.o_proj", "input"),
-    neuron=HookPoint("mlp.act_fn"),
-    hidden=HookPoint("mlp"),
+    head=HookPoint("self_attn.o_proj", "input", producer="self_attn"),
+    neuron=HookPoint("mlp.act_fn", producer="mlp.gate_proj"),
+    hidden=HookPoint("mlp", producer="mlp"),
 )
 TYPED_LLAMA = replace(LLAMA, masks="per_layer_type")
-PHI3 = replace(LLAMA, neuron=HookPoint("mlp.activation_fn"))
-PHI = replace(PHI3, head=HookPoint("self_attn.dense", "input"))
+PHI3 = replace(LLAMA, neuron=HookPoint("mlp.activation_fn"))  # gate and up are one projection
+PHI = replace(
+    LLAMA,
+    head=HookPoint("self_attn.dense", "input", producer="self_attn"),
+    neuron=HookPoint("mlp.activation_fn", producer="mlp.fc1"),
+)
 FALCON = Family(
     blocks="transformer.h",
-    head=HookPoint("self_attention.dense", "input"),
-    neuron=HookPoint("mlp.act"),
-    hidden=HookPoint("mlp"),
+    head=HookPoint("self_attention.dense", "input", producer="self_attention"),
+    neuron=HookPoint("mlp.act", producer="mlp.dense_h_to_4h"),
+    hidden=HookPoint("mlp", producer="mlp"),
     tuple_blocks=True,
 )
 # BLOOM's FFN adds the residual itself, so its output proper is that of the last projection.
 BLOOM = replace(
     FALCON,
-    neuron=HookPoint("mlp.gelu_impl"),
-    hidden=HookPoint("mlp.dense_4h_to_h"),
+    neuron=HookPoint("mlp.gelu_impl", producer="mlp.dense_h_to_4h"),
+    hidden=HookPoint("mlp.dense_4h_to_h", producer="mlp.dense_h_to_4h"),
     masks="alibi",
 )
 GPT_NEOX = Family(
     blocks="gpt_neox.layers",
-    head=HookPoint("attention.dense", "input"),
-    neuron=HookPoint("mlp.act"),
-    hidden=HookPoint("mlp"),
+    head=HookPoint("attention.dense", "input", producer="attention"),
+    neuron=HookPoint("mlp.act", producer="mlp.dense_h_to_4h"),
+    hidden=HookPoint("mlp", producer="mlp"),
 )
 OPT = Family(
     blocks="model.decoder.layers",
-    head=HookPoint("self_attn.out_proj", "input"),
-    neuron=HookPoint("activation_fn"),
-    hidden=HookPoint("fc2"),
+    head=HookPoint("self_attn.out_proj", "input", producer="self_attn"),
+    neuron=HookPoint("activation_fn", producer="fc1"),
+    hidden=HookPoint("fc2", producer="fc1"),
 )
 GPT2 = Family(
     blocks="transformer.h",
-    head=HookPoint("attn.c_proj", "input"),
-    neuron=HookPoint("mlp.act"),
-    hidden=HookPoint("mlp"),
+    head=HookPoint("attn.c_proj", "input", producer="attn"),
+    neuron=HookPoint("mlp.act", producer="mlp.c_fc"),
+    hidden=HookPoint("mlp", producer="mlp"),
 )
 
 FAMILIES: dict[str, Family] = {

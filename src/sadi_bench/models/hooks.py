@@ -48,6 +48,46 @@ def edited(network: nn.Module, family: Family, site: Site, edit: Edit) -> Iterat
 
 
 @contextmanager
+def fed_by_first_copy(
+    network: nn.Module,
+    family: Family,
+    site: Site,
+    start: int,
+    narrow: Callable[[Tensor], Tensor],
+    widen: Callable[[Tensor], Tensor],
+) -> Iterator[None]:
+    """Run what feeds the site for the first copy alone, and let its values serve all copies.
+
+    `narrow` takes the first copy out of a hidden state, `widen` repeats it (and leaves alone what
+    has all copies). The network may be run on the first copy's tokens: block `start` receives all
+    copies of them. Enter after `edited`, whose edit then sees the first copy.
+    """
+    point = getattr(family, site.value)
+
+    def narrow_input(_module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        if args:
+            return (narrow(args[0]), *args[1:]), kwargs
+        return args, kwargs | {"hidden_states": narrow(kwargs["hidden_states"])}
+
+    def widen_output(_module: nn.Module, _args: tuple, output: Tensor) -> Tensor:
+        return widen(output)
+
+    def widen_input(_module: nn.Module, args: tuple) -> tuple:
+        return (widen(args[0]), *args[1:])
+
+    blocks = blocks_of(network, family)
+    with ExitStack() as stack:
+        stack.callback(blocks[start].register_forward_pre_hook(widen_input).remove)
+        for block in blocks[start:]:
+            producer = block.get_submodule(point.producer)
+            handle = producer.register_forward_pre_hook(narrow_input, with_kwargs=True)
+            stack.callback(handle.remove)
+            handle = block.get_submodule(point.module).register_forward_hook(widen_output)
+            stack.callback(handle.remove)
+        yield
+
+
+@contextmanager
 def only_blocks(
     network: nn.Module,
     family: Family,

@@ -8,6 +8,7 @@ Both layouts hold the same values in the same order, `[batch copy node width]`.
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +16,8 @@ from torch import Tensor
 from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from sadi_bench.models.hooks import only_blocks
+from sadi_bench.models.families import Site
+from sadi_bench.models.hooks import fed_by_first_copy, only_blocks
 from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.models.shapes import Bool, Float, Int
 
@@ -104,12 +106,23 @@ class Layout:
         """The nodes that stand at the last prompt token, the same in every tree of the batch."""
         return slice(0, None, self.row_length) if self.row_length else slice(0, 1)
 
-    def unpack(
-        self, values: Float[Tensor, "*any width"], copies: int
-    ) -> Float[Tensor, "batch copy node width"]:
+    def unpack(self, values: Float[Tensor, "*any width"]) -> Float[Tensor, "batch copy node width"]:
         """View a site's values as [batch copy node width], whatever shape the model gave them."""
         batch, nodes = self.shape
-        return values.reshape(batch, copies, nodes, values.shape[-1])
+        return values.reshape(batch, -1, nodes, values.shape[-1])
+
+    def pack(
+        self, values: Float[Tensor, "batch copy node width"], like: Float[Tensor, "... width"]
+    ) -> Float[Tensor, "... width"]:
+        """Undo `unpack` for any number of copies; the model gave its values `like` these."""
+        shape = self.model_shape(values.shape[1]) if like.dim() > 2 else (-1,)
+        return values.reshape(*shape, values.shape[-1]).contiguous()
+
+    def model_shape(self, copies: int) -> tuple[int, int]:
+        """Return the shape that the model sees: its batch and sequence axes."""
+        batch, nodes = self.shape
+        length = self.row_length or copies * nodes
+        return batch * copies * nodes // length, length
 
 
 def layout_of(
@@ -209,40 +222,62 @@ def run_branches(
     start: int = 0,
     stop: int | None = None,
     entry: Float[Tensor, "batch node width"] | None = None,
+    first_copy_feeds: Site | None = None,
 ) -> Float[Tensor, "batch copy node width"]:
     """Run `copies` of every tree behind its prefix; return the final hidden states.
 
     Only blocks start..stop-1 run; `entry` [batch node width] is what block `start` receives in
     every copy (None where start is 0). Returned: [batch copy node width], final norm applied.
+    `first_copy_feeds` names a site that the caller overwrites everywhere with the first copy's
+    values: what feeds it runs for that copy alone, and attention does if it is what feeds it.
     """
-    batch, nodes = layout.shape
     stop = lm.num_layers if stop is None else stop
-    ids = layout.tokens[:, None].expand(batch, copies, nodes)
-    positions = (prefix.lengths[:, None] + layout.depths)[:, None].expand(batch, copies, nodes)
-    if layout.row_length:
-        rows = batch * copies * (nodes // layout.row_length)
-        shape, kwargs = (rows, layout.row_length), _row_arguments(prefix, layout, rows)
-    else:
-        rows = batch
-        shape, kwargs = (batch, copies * nodes), _packed_arguments(lm, prefix, layout, copies)
-    if entry is not None:
-        entry = entry[:, None].expand(batch, copies, nodes, entry.shape[-1])
-        entry = entry.reshape(*shape, entry.shape[-1])
+    seen = 1 if first_copy_feeds == Site.head else copies  # copies that attention runs
+    shape = layout.model_shape(seen)
+    positions = prefix.lengths[:, None] + layout.depths
+    kwargs = (_row_arguments if layout.row_length else _packed_arguments)(lm, prefix, layout, seen)
     if lm.takes_position_ids:
-        kwargs["position_ids"] = positions.reshape(shape).to(lm.device)
-    with only_blocks(lm.network, lm.family, start, stop, entry):
+        kwargs["position_ids"] = _repeated(positions, seen).reshape(shape).to(lm.device)
+    if entry is not None:
+        entry = _repeated(entry, seen).reshape(*shape, entry.shape[-1])
+    with ExitStack() as stack:
+        if first_copy_feeds is not None:
+            sharing = _first_copy_feeds(lm, layout, copies, first_copy_feeds, start)
+            stack.enter_context(sharing)
+        stack.enter_context(only_blocks(lm.network, lm.family, start, stop, entry))
         output = lm.backbone(
-            input_ids=ids.reshape(shape).to(lm.device),
-            past_key_values=prefix.cache(rows // batch),
+            input_ids=_repeated(layout.tokens, seen).reshape(shape).to(lm.device),
+            past_key_values=prefix.cache(shape[0] // len(positions)),
             use_cache=bool(prefix.layers),
             **kwargs,
         )
-    return layout.unpack(output.last_hidden_state, copies)
+    return layout.unpack(output.last_hidden_state)
 
 
-def _row_arguments(prefix: Prefix, layout: Layout, rows: int) -> dict:
+def _repeated(values: Tensor, copies: int) -> Tensor:
+    """Put a copy axis behind the batch axis."""
+    return values[:, None].expand(-1, copies, *values.shape[1:])
+
+
+def _first_copy_feeds(
+    lm: LanguageModel, layout: Layout, copies: int, site: Site, start: int
+) -> AbstractContextManager[None]:
+    def narrow(values: Tensor) -> Tensor:
+        return layout.pack(layout.unpack(values)[:, :1], values)
+
+    def widen(values: Tensor) -> Tensor:
+        few = layout.unpack(values)
+        return (
+            values if few.shape[1] == copies else layout.pack(_repeated(few[:, 0], copies), values)
+        )
+
+    return fed_by_first_copy(lm.network, lm.family, site, start, narrow, widen)
+
+
+def _row_arguments(_: LanguageModel, prefix: Prefix, layout: Layout, copies: int) -> dict:
     """Mask the padding of the prefix, row by row; alibi counts positions by this mask."""
     batch = len(prefix.lengths)
+    rows, _length = layout.model_shape(copies)
     real = torch.arange(prefix.padded_length) < prefix.lengths[:, None]
     mask = torch.cat([real, torch.ones(batch, layout.row_length, dtype=torch.bool)], dim=1)
     return {"attention_mask": mask.repeat_interleave(rows // batch, dim=0).long()}

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,19 +10,23 @@ from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.models.packing import Layout
 from sadi_bench.models.shapes import Bool, Float, Int
 
-LOGITS_AT_ONCE = 1 << 24
+LOGITS_AT_ONCE = {"cpu": 1 << 24, "cuda": 1 << 27}
 """Entries of [row vocab] held at a time: the vocabulary never meets a whole batch of cells."""
+
+LOGITS_IN_CACHE = 1 << 20
+"""Entries turned to float32 at a time on a CPU: the sum over the vocabulary stays in its cache."""
 
 
 @dataclass(frozen=True)
 class Successors:
     """List the tokens whose probability is asked for behind every node.
 
-    tokens: -1 where there is none.
+    tokens: -1 where there is none. nodes: which of batch × node have any, in ascending order.
     steps[request][answer]: the (node, successor) pairs whose scores add up to the answer's.
     """
 
     tokens: Int[Tensor, "batch node successor"]
+    nodes: Int[Tensor, " row"]
     steps: list[list[list[tuple[int, int]]]]
 
 
@@ -45,42 +48,38 @@ def successors_of(layout: Layout, answers: Sequence[Sequence[Sequence[int]]]) ->
     for i, row in enumerate(behind):
         for node, tokens in enumerate(row):
             table[i, node, : len(tokens)] = torch.tensor(tokens, dtype=torch.long)
-    return Successors(table, steps)
+    asked = (table >= 0).any(dim=-1).flatten().nonzero()[:, 0]
+    return Successors(table, asked, steps)
 
 
 def token_scores(
     lm: LanguageModel,
     hidden: Float[Tensor, "batch cell node width"],
-    successors: Int[Tensor, "batch node successor"],
-) -> tuple[
-    Float[np.ndarray, "batch node successor cell"], Bool[np.ndarray, "batch node successor cell"]
-]:
-    """Score the successors of every node in every cell.
+    successors: Successors,
+) -> tuple[Float[Tensor, "row cell successor"], Bool[Tensor, "row cell successor"]]:
+    """Score the successors of every node that has any, in every cell; rows as in `nodes`.
 
     Returns log-probabilities in float32, whatever the model's type, and whether the token is the
-    arg-max of the vocabulary.
+    arg-max of the vocabulary. Both stay on the device, so that nothing waits for it.
     """
-    asked = (successors >= 0).any(dim=-1)  # [batch node]
-    rows = hidden.transpose(1, 2)[asked.to(hidden.device)]  # [row cell width]
-    num_rows, num_cells, width = rows.shape
-    tokens = successors[asked].clamp(min=0).to(hidden.device)
-    tokens = tokens[:, None].expand(num_rows, num_cells, -1).flatten(0, 1)
-    rows = rows.reshape(-1, width)
-    step = max(1, LOGITS_AT_ONCE // lm.network.config.vocab_size)
+    device, num_cells = hidden.device, hidden.shape[1]
+    asked = successors.nodes.to(device, non_blocking=True)
+    rows = hidden.transpose(1, 2).flatten(0, 1)[asked].flatten(0, 1)  # [row·cell width]
+    tokens = successors.tokens.flatten(0, 1)[successors.nodes].clamp(min=0)
+    tokens = tokens.to(device, non_blocking=True).repeat_interleave(num_cells, dim=0)
+    vocab = lm.network.config.vocab_size
+    step = max(1, LOGITS_AT_ONCE.get(device.type, LOGITS_AT_ONCE["cpu"]) // vocab)
+    small = max(1, LOGITS_IN_CACHE // vocab) if device.type == "cpu" else step
     logprobs, greedy = [], []
-    for first in range(0, len(rows), step):
-        logits = lm.output_logits(rows[first : first + step]).float()
-        wanted = tokens[first : first + step].to(logits.device)
-        logprobs.append(logits.gather(1, wanted) - logits.logsumexp(dim=1, keepdim=True))
-        greedy.append(logits.argmax(dim=1, keepdim=True) == wanted)
-    return _dense(asked, torch.cat(logprobs), num_cells), _dense(
-        asked, torch.cat(greedy), num_cells
-    )
-
-
-def _dense(asked: Tensor, found: Tensor, num_cells: int) -> np.ndarray:
-    """Put rows [row·cell successor] back to their nodes: [batch node successor cell]."""
-    found = found.unflatten(0, (-1, num_cells)).transpose(1, 2).cpu()
-    dense = found.new_zeros(*asked.shape, *found.shape[1:])
-    dense[asked] = found
-    return dense.numpy()
+    for some, their_tokens in zip(rows.split(step), tokens.split(step), strict=True):
+        logits = lm.output_logits(some)
+        for part, wanted in zip(
+            logits.split(small), their_tokens.to(logits.device).split(small), strict=True
+        ):
+            part = part.float()
+            top, best = part.max(dim=1, keepdim=True)
+            greedy.append(best == wanted)
+            above = part.gather(1, wanted) - top
+            logprobs.append(above - part.sub_(top).exp_().sum(dim=1, keepdim=True).log_())
+    shape = (-1, num_cells)
+    return torch.cat(logprobs).unflatten(0, shape), torch.cat(greedy).unflatten(0, shape)

@@ -95,6 +95,6 @@ def _note_into(seen: dict[int, Tensor], layout: Layout, ends: Tensor) -> Edit:
     batch = torch.arange(len(ends))[:, None]
 
     def note(layer: int, raw: Tensor) -> None:
-        seen[layer] = layout.unpack(raw, 1)[:, 0][batch, ends].float().cpu()
+        seen[layer] = layout.unpack(raw)[:, 0][batch, ends].float().cpu()
 
     return note

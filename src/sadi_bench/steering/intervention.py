@@ -35,11 +35,16 @@ UNSTEERED = Cell(0, {})
 
 @runtime_checkable
 class Intervention(Protocol):
-    """Edit one site's activations, differently in every cell; cell 0 must leave them alone."""
+    """Edit one site's activations, differently in every cell; cell 0 must leave them alone.
+
+    `overwrites`: at the steered positions every layer's site is first set to what the unsteered
+    model has there, whatever this cell did below (the released code of SADI).
+    """
 
     site: Site
     reach: Reach
     cells: tuple[Cell, ...]
+    overwrites: bool
 
     def first_layer(self, cell: int) -> int:
         """Return the first layer that this cell edits; below it the cell is the unsteered model.
@@ -50,14 +55,13 @@ class Intervention(Protocol):
     def edit(
         self,
         layer: int,
-        values: Float[Tensor, "batch cell node width"],
+        values: Float[Tensor, "batch copy node width"],
         cells: Int[Tensor, " cell"],
-        clean: Float[Tensor, "batch 1 node width"],
     ) -> Float[Tensor, "batch cell node width"] | None:
         """Return new values at the steered positions, or None to leave them all.
 
-        `cells` are indices into `self.cells`; `clean` is what the unsteered model has at the same
-        place.
+        `cells` are indices into `self.cells`, on the CPU. `values` has one copy a cell, or, where
+        the intervention overwrites, a single one for all: the unsteered model's.
         """
 
     def tensors(self) -> dict[str, Tensor]:
@@ -74,12 +78,13 @@ class NoIntervention:
     site: Site = Site.hidden
     reach: Reach = Reach.last_prompt
     cells: tuple[Cell, ...] = (UNSTEERED,)
+    overwrites: bool = False
 
     def first_layer(self, cell: int) -> int:  # noqa: ARG002
         """Return a layer beyond the last: nothing is edited."""
         return sys.maxsize
 
-    def edit(self, layer: int, values: Tensor, cells: Tensor, clean: Tensor) -> None:
+    def edit(self, layer: int, values: Tensor, cells: Tensor) -> None:
         """Leave the values alone."""
 
     def tensors(self) -> dict[str, Tensor]:

@@ -35,9 +35,7 @@ LISTED_ELEMENTS = 1000
 class MaskedSteering:
     """Scale (or shift) the elements of rank below a cell's K by its strength.
 
-    `vector` is added where given, else the values themselves are (adaptive). `overwrites`: every
-    layer's site is first set to its clean value (the released code), so unmasked elements are
-    frozen there.
+    `vector` is added where given, else the values themselves are (adaptive).
     """
 
     site: Site
@@ -50,12 +48,14 @@ class MaskedSteering:
     vector: Float[Tensor, "layer width"] | None = None
     _top_k: Tensor = field(init=False)
     _delta: Tensor = field(init=False)
+    _lowest_rank: list[int] = field(init=False)
 
     def __post_init__(self) -> None:
         params = [cell.params for cell in self.cells]
         set_ = object.__setattr__
         set_(self, "_top_k", torch.tensor([p.get("top_k", 0) for p in params]))
         set_(self, "_delta", torch.tensor([p.get("strength", 1.0) - 1.0 for p in params]))
+        set_(self, "_lowest_rank", self.ranks.min(dim=1).values.tolist())
 
     def first_layer(self, cell: int) -> int:
         """Return the first layer with a masked element, or the number of layers."""
@@ -67,18 +67,17 @@ class MaskedSteering:
     def edit(
         self,
         layer: int,
-        values: Float[Tensor, "batch cell node width"],
+        values: Float[Tensor, "batch copy node width"],
         cells: Int[Tensor, " cell"],
-        clean: Float[Tensor, "batch 1 node width"],
     ) -> Float[Tensor, "batch cell node width"] | None:
         """Apply equation 5 (or 6) in float32: half precision overflows at large strengths."""
-        base = clean.expand_as(values) if self.overwrites else values
-        ranks = self.ranks[layer].to(values.device)
-        masked = ranks < self._top_k.to(values.device)[cells, None]  # [cell element]
-        if not masked.any():
-            return base if self.overwrites else None
-        delta = (self._delta.to(values.device)[cells, None] * masked)[:, None, :, None]
-        split = base.float().unflatten(-1, (len(ranks), -1))  # [batch cell node element part]
+        top_k, ranks = self._top_k[cells], self.ranks[layer]
+        if self._lowest_rank[layer] >= top_k.max():
+            return None
+        masked = ranks < top_k[:, None]  # [cell element]
+        delta = (self._delta[cells, None] * masked)[:, None, :, None]
+        delta = delta.to(values.device, non_blocking=True)
+        split = values.float().unflatten(-1, (len(ranks), -1))  # [batch copy node element part]
         if self.vector is None:
             new = split * (1 + delta)
         else:
