@@ -5,11 +5,18 @@ import torch
 
 from cases import tiny_lm
 from sadi_bench.models.language_model import LanguageModel
+from sadi_bench.steering import cache
 from tiny import TINY
 
 # Tiny matrices gain nothing from threads, and where tests share the cores threads wait: 300 times
 # slower.
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def own_activations(monkeypatch, tmp_path):
+    """Read no activations that another test, or the user, left in the cache."""
+    monkeypatch.setattr(cache, "cache_folder", lambda: tmp_path / "kept")
 
 
 @pytest.fixture(scope="session", params=TINY)

@@ -1,5 +1,7 @@
 """Last-token activations of pairs, batched, equal those read one sequence at a time."""
 
+import copy
+import dataclasses
 import weakref
 
 import pytest
@@ -7,8 +9,13 @@ import torch
 
 from cases import contrasts, in_rows, pair_rows, tiny_lm
 from sadi_bench.models.families import Site
-from sadi_bench.steering import activations
-from sadi_bench.steering.activations import EncodedContrast, mean_difference, pair_activations
+from sadi_bench.steering import activations, cache
+from sadi_bench.steering.activations import (
+    EncodedContrast,
+    all_activations,
+    mean_difference,
+    pair_activations,
+)
 from slow_loop import mean_difference as slow_mean_difference
 
 SITES = [(Site.head, "head", "mlp_out"), (Site.neuron, "neuron", "mlp_out"),
@@ -52,9 +59,54 @@ def test_activations_come_with_the_numbers_of_their_pairs(llama, monkeypatch):
     assert len(read) > 1
     assert sorted(i for numbers, _ in read for i in numbers) == list(range(6))
     for numbers, values in read:
-        for number, both in zip(numbers, values, strict=True):
+        for number, both in zip(numbers, values[Site.head], strict=True):
             ((_, alone),) = pair_activations(llama, [pairs[number]], Site.head)
-            torch.testing.assert_close(both, alone[0], rtol=0, atol=1e-5)
+            torch.testing.assert_close(both, alone[Site.head][0], rtol=0, atol=1e-5)
+
+
+def test_all_activations_come_in_the_order_of_the_pairs(lm, monkeypatch):
+    monkeypatch.setattr(activations, "TOKENS_PER_PASS", 40)
+    pairs = contrasts(6)
+    found = all_activations(lm, pairs, Site.residual)
+    for number, pair in enumerate(pairs):
+        ((_, alone),) = pair_activations(lm, [pair], Site.residual)
+        torch.testing.assert_close(found[number], alone[Site.residual][0], rtol=0, atol=1e-5)
+
+
+def test_a_model_with_a_name_is_read_once_for_all_sites(monkeypatch):
+    lm = dataclasses.replace(tiny_lm("llama"), fingerprint="tiny llama, seed 0")
+    expected = [mean_difference(tiny_lm("llama"), contrasts(), site) for site in Site]
+    first = mean_difference(lm, contrasts(), Site.head)
+    monkeypatch.setattr(activations, "pair_activations", None)  # a second reading would fail
+    for site, values in zip(Site, expected, strict=True):
+        torch.testing.assert_close(mean_difference(lm, contrasts(), site), values, rtol=0, atol=0)
+    torch.testing.assert_close(first, expected[0], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("change", ["fingerprint", "dtype", "pairs"])
+def test_what_is_kept_is_not_taken_for_something_else(change):
+    lm = dataclasses.replace(tiny_lm("llama"), fingerprint="tiny llama, seed 0")
+    pairs = contrasts()
+    kept = mean_difference(lm, pairs, Site.head)
+    if change == "fingerprint":
+        other = dataclasses.replace(tiny_lm("gpt2"), fingerprint="tiny gpt2, seed 0")
+    elif change == "dtype":
+        network = copy.deepcopy(lm.network).bfloat16()
+        other = dataclasses.replace(lm, network=network)
+    else:
+        other, pairs = lm, contrasts(8)
+    found = mean_difference(other, pairs, Site.head)
+    unnamed = dataclasses.replace(other, fingerprint="")
+    assert torch.equal(found, mean_difference(unnamed, pairs, Site.head))
+    assert found.shape != kept.shape or not torch.equal(found, kept)
+
+
+def test_a_file_that_does_not_read_is_computed_again():
+    lm = dataclasses.replace(tiny_lm("llama"), fingerprint="tiny llama, seed 0")
+    expected = mean_difference(lm, contrasts(), Site.head)
+    for path in cache.cache_folder().rglob("*.safetensors"):
+        path.write_bytes(path.read_bytes()[:100])
+    assert torch.equal(mean_difference(lm, contrasts(), Site.head), expected)
 
 
 def test_swapping_the_answers_turns_the_sign(lm):
@@ -72,7 +124,7 @@ def test_the_activations_of_a_pass_are_not_kept(llama, monkeypatch):
 
     def watched(*args):
         for numbers, values in own(*args):
-            references.append(weakref.ref(values))
+            references.append(weakref.ref(values[Site.head]))
             alive.append(sum(reference() is not None for reference in references))
             yield numbers, values
             del values

@@ -27,12 +27,16 @@ class EncodedPair:
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """Hold a network in evaluation mode and what the engine must know of it."""
+    """Hold a network in evaluation mode and what the engine must know of it.
+
+    `fingerprint` names the weights; empty where they were made by hand.
+    """
 
     name: str
     network: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     notes: tuple[str, ...] = ()
+    fingerprint: str = ""
     family: Family = field(init=False)
 
     def __post_init__(self) -> None:

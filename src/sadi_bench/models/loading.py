@@ -67,8 +67,22 @@ def folder_fingerprint(pretrained: str | None) -> str:
     return hashlib.sha256(repr(stats).encode()).hexdigest()
 
 
+_LOADED: dict[str, LanguageModel] = {}
+
+
 def load_language_model(spec: ModelSpec) -> LanguageModel:
-    """Load network and tokenizer; `spec` must be resolved."""
+    """Load network and tokenizer; `spec` must be resolved.
+
+    The last one stays loaded: the runs of a sweep share it. It leaves before another comes in.
+    """
+    fingerprint = repr(spec) + folder_fingerprint(spec.pretrained)
+    if fingerprint not in _LOADED:
+        _LOADED.clear()
+        _LOADED[fingerprint] = _load(spec, fingerprint)
+    return _LOADED[fingerprint]
+
+
+def _load(spec: ModelSpec, fingerprint: str) -> LanguageModel:
     device, dtype = _device(spec.device), DTYPES[spec.dtype]
     notes = (f"{spec.dtype} on {device}",)
     if spec.pretrained == TINY_RANDOM:
@@ -85,7 +99,8 @@ def load_language_model(spec: ModelSpec) -> LanguageModel:
     if spec.device_map is None:
         with _memory_errors(spec):
             network = network.to(device)
-    return LanguageModel(str(spec.name), network, tokenizer, notes)
+    commit = getattr(network.config, "_commit_hash", None) or ""  # of a hub model
+    return LanguageModel(str(spec.name), network, tokenizer, notes, fingerprint + commit)
 
 
 def _from_pretrained(spec: ModelSpec, source: str, dtype: torch.dtype) -> tuple:

@@ -1,6 +1,7 @@
 """Last-token activations of contrastive pairs: two branches behind one prefix."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +19,7 @@ from sadi_bench.models.packing import (
     run_prefix,
 )
 from sadi_bench.models.shapes import Float
+from sadi_bench.steering.cache import cache_key, keep_tensors, kept_tensors
 
 TOKENS_PER_PASS = 4096
 
@@ -33,9 +35,9 @@ class EncodedContrast:
 
 
 def pair_activations(
-    lm: LanguageModel, pairs: Sequence[EncodedContrast], site: Site
-) -> Iterator[tuple[list[int], Float[Tensor, "pair side layer width"]]]:
-    """Yield, pass by pass, the pairs' numbers and their activations.
+    lm: LanguageModel, pairs: Sequence[EncodedContrast], *sites: Site
+) -> Iterator[tuple[list[int], dict[Site, Float[Tensor, "pair side layer width"]]]]:
+    """Yield, pass by pass, the pairs' numbers and their activations at each site.
 
     Side 0 is the positive answer, side 1 the negative; read at each answer's last token, float32.
     """
@@ -46,7 +48,7 @@ def pair_activations(
         while left:
             batch = left[: max(1, budget // (len(pairs[left[0]].prompt) + 8))]
             try:
-                found = _read(lm, [pairs[i] for i in batch], site)
+                found = _read(lm, [pairs[i] for i in batch], sites)
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 if not out_of_memory(error):
                     raise
@@ -59,23 +61,45 @@ def pair_activations(
             bar.update(len(batch))
 
 
+def all_activations(
+    lm: LanguageModel, pairs: Sequence[EncodedContrast], site: Site
+) -> Float[Tensor, "pair side layer width"]:
+    """Hold the activations of all pairs at once, in their order, for methods that fit probes."""
+    numbers, found = zip(*pair_activations(lm, pairs, site), strict=True)
+    order = torch.tensor(sum(numbers, [])).argsort()
+    return torch.cat([activations[site] for activations in found])[order]
+
+
 def mean_difference(
     lm: LanguageModel, pairs: Sequence[EncodedContrast], site: Site
 ) -> Float[Tensor, "layer width"]:
     """Average positive less negative activations over the pairs, in float32.
 
-    arXiv 2410.12299, equations 1 and 2. Summed on the way in float64: memory does not grow with
-    the number of pairs.
+    arXiv 2410.12299, equations 1 and 2. One reading of the pairs serves all sites, and is kept in
+    the cache for the next method.
     """
-    total: Tensor | float = 0.0
-    for _, activations in pair_activations(lm, pairs, site):
-        total = total + (activations[:, 0].double() - activations[:, 1].double()).sum(dim=0)
-    return (total / len(pairs)).float()
+    key = cache_key(lm, [(pair.prompt, pair.positive, pair.negative) for pair in pairs])
+    if (kept := kept_tensors(key)) is None:
+        kept = _mean_differences(lm, pairs)
+        keep_tensors(key, kept)
+    return kept[site.value]
+
+
+def _mean_differences(
+    lm: LanguageModel, pairs: Sequence[EncodedContrast]
+) -> dict[str, Float[Tensor, "layer width"]]:
+    """Sum on the way, in float64: memory does not grow with the number of pairs."""
+    total: dict[str, Tensor | float] = dict.fromkeys((site.value for site in Site), 0.0)
+    for _, found in pair_activations(lm, pairs, *Site):
+        for site, activations in found.items():
+            difference = activations[:, 0].double() - activations[:, 1].double()
+            total[site.value] = total[site.value] + difference.sum(dim=0)
+    return {site: (summed / len(pairs)).float() for site, summed in total.items()}
 
 
 def _read(
-    lm: LanguageModel, pairs: list[EncodedContrast], site: Site
-) -> Float[Tensor, "pair side layer width"]:
+    lm: LanguageModel, pairs: list[EncodedContrast], sites: tuple[Site, ...]
+) -> dict[Site, Float[Tensor, "pair side layer width"]]:
     layout = layout_of(
         [p.prompt for p in pairs],
         [(p.positive, p.negative) for p in pairs],
@@ -83,11 +107,18 @@ def _read(
         keep_last=True,
     )
     ends = torch.tensor([[path[-1] for path in paths] for paths in layout.paths])
-    seen: dict[int, Tensor] = {}
+    seen: dict[Site, dict[int, Tensor]] = {site: {} for site in sites}
     prefix = run_prefix(lm, [p.prompt for p in pairs])
-    with edited(lm.network, lm.family, site, _note_into(seen, layout, ends)):
+    with ExitStack() as stack:
+        for site in sites:
+            note = _note_into(seen[site], layout, ends)
+            stack.enter_context(edited(lm.network, lm.family, site, note))
         run_branches(lm, prefix, layout, 1)
-    return torch.stack([seen[layer] for layer in range(lm.num_layers)], dim=2)
+    layers = range(lm.num_layers)
+    return {
+        site: torch.stack([found[layer] for layer in layers], dim=2).float().cpu()
+        for site, found in seen.items()
+    }
 
 
 def _note_into(seen: dict[int, Tensor], layout: Layout, ends: Tensor) -> Edit:
@@ -95,6 +126,7 @@ def _note_into(seen: dict[int, Tensor], layout: Layout, ends: Tensor) -> Edit:
     batch = torch.arange(len(ends))[:, None]
 
     def note(layer: int, raw: Tensor) -> None:
-        seen[layer] = layout.unpack(raw)[:, 0][batch, ends].float().cpu()
+        values = layout.unpack(raw)[:, 0]
+        seen[layer] = values[batch.to(raw.device), ends.to(raw.device)].to(torch.float32)
 
     return note
