@@ -4,10 +4,8 @@ A' = A + δ (A ⊙ mask), δ = strength - 1, at the prompt's last token; its abl
 the mask by lot (`elements: random`) or add a fixed vector, A' = A + δ (D ⊙ mask) (equation 6).
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from itertools import product
 
 import torch
 from torch import Tensor
@@ -18,10 +16,10 @@ from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.models.shapes import Float, Int
 from sadi_bench.steering.activations import EncodedContrast, mean_difference
 from sadi_bench.steering.elements import element_scores, listed_elements, random_ranks, ranks_of
-from sadi_bench.steering.intervention import UNSTEERED, Cell, Reach
+from sadi_bench.steering.grid import cells_of, counts, numbers
+from sadi_bench.steering.intervention import Cell, Reach
 
 NAMES = {"head": "heads", "neuron": "neurons", "hidden": "coordinates"}
-EXPECTED = {"top_k": "a whole number of at least 1"}
 PUBLISHED = {
     ("top", "adaptive"): "sadi",
     ("random", "adaptive"): "random",
@@ -160,18 +158,12 @@ class Sadi:
                 "method.strength and method.delta: give one of them and set the other to null "
                 "(delta = strength - 1)."
             )
-        top_ks = _listed("top_k", self.top_k)
         strengths = (
-            _listed("strength", self.strength)
+            numbers("strength", self.strength)
             if self.delta is None
-            else [d + 1 for d in _listed("delta", self.delta)]
+            else [d + 1 for d in numbers("delta", self.delta)]
         )
-        for top_k in top_ks:
-            if top_k < 1 or top_k != int(top_k):
-                raise SettingError(f"method.top_k={top_k}: choose {EXPECTED['top_k']}.")
-        points = product(top_ks, strengths)
-        cells = [Cell(i, {"top_k": int(k), "strength": s}) for i, (k, s) in enumerate(points, 1)]
-        return (UNSTEERED, *cells)
+        return cells_of(top_k=counts("top_k", self.top_k), strength=strengths)
 
     def fit(self, lm: LanguageModel, pairs: Sequence[EncodedContrast]) -> MaskedSteering:
         """Rank the elements by the pairs' mean difference and freeze the grid."""
@@ -197,18 +189,6 @@ class Sadi:
             overwrites=self.patch == "clean",
             vector=difference if self.vector == "fixed" else None,
         )
-
-
-def _listed(name: str, value: object) -> list:
-    """Take one value or a list; refuse what is no finite number, and repeats."""
-    values = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-    for v in values:
-        if isinstance(v, bool) or not isinstance(v, int | float) or not math.isfinite(v):
-            expected = EXPECTED.get(name, "a finite number")
-            raise SettingError(f"method.{name}={v}: choose {expected}, or a list of them.")
-    if not values or len(set(values)) < len(values):
-        raise SettingError(f"method.{name}={list(values)}: list at least one value, none twice.")
-    return values
 
 
 METHOD = Sadi

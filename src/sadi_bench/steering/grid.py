@@ -1,0 +1,37 @@
+"""A method's grid: lists of hyper-parameters, checked, and their product as cells."""
+
+import math
+from collections.abc import Sequence
+from itertools import product
+
+from sadi_bench.errors import SettingError
+from sadi_bench.steering.intervention import UNSTEERED, Cell
+
+WHOLE = "a whole number of at least 1"
+
+
+def numbers(name: str, value: object, expected: str = "a finite number") -> list[float]:
+    """Take one value of `method.NAME` or a list; refuse what is no finite number, and repeats."""
+    values = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    for v in values:
+        if isinstance(v, bool) or not isinstance(v, int | float) or not math.isfinite(v):
+            raise SettingError(f"method.{name}={v}: choose {expected}, or a list of them.")
+    if not values or len(set(values)) < len(values):
+        raise SettingError(f"method.{name}={list(values)}: list at least one value, none twice.")
+    return values
+
+
+def counts(name: str, value: object) -> list[int]:
+    """Take one whole number of at least 1, or a list of them."""
+    values = numbers(name, value, WHOLE)
+    for v in values:
+        if v < 1 or v != int(v):
+            raise SettingError(f"method.{name}={v}: choose {WHOLE}.")
+    return [int(v) for v in values]
+
+
+def cells_of(**axes: Sequence[float | int]) -> tuple[Cell, ...]:
+    """Lay out cell 0 and the product of the axes, the first outermost."""
+    points = product(*axes.values())
+    cells = [Cell(i, dict(zip(axes, p, strict=True))) for i, p in enumerate(points, 1)]
+    return (UNSTEERED, *cells)
