@@ -1,5 +1,6 @@
 """Our numbers are those that lm-eval computes with its own model on the same task."""
 
+import dataclasses
 from collections import Counter
 
 import lm_eval
@@ -91,6 +92,25 @@ def test_a_further_cell_builds_no_request_again(reviews, speaker, steering, monk
         assert calls["process_results"] == 9 * times
     assert (calls["build_all_requests"], calls["fewshot_context"]) == (1, 9)
     assert scored == []
+
+
+def test_the_unsteered_run_of_a_sweep_asks_the_model_nothing_again(
+    reviews, speaker, steering, monkeypatch
+):
+    named = dataclasses.replace(speaker, fingerprint="the speaker")
+    steered = SteeredLM(named, steering())
+    expected = evaluate_cell(steered, {"reviews": reviews().test}, 0)
+    with monkeypatch.context() as patches:
+        patches.setattr("sadi_bench.scoring.harness.score_choices", None)  # asking would fail
+        unsteered = SteeredLM(named)
+        found = evaluate_cell(unsteered, {"reviews": reviews().test}, 0)
+    assert found["results"] == expected["results"]
+    assert {len(scores[0]) for scores in unsteered._scores.values()} == {1}
+
+    other = dataclasses.replace(speaker, fingerprint="another model")
+    monkeypatch.setattr("sadi_bench.scoring.harness.score_choices", None)
+    with pytest.raises(TypeError, match="not callable"):
+        evaluate_cell(SteeredLM(other), {"reviews": reviews().test}, 0)
 
 
 def test_every_cell_is_evaluated_as_if_it_were_the_only_one(reviews, speaker, steering):

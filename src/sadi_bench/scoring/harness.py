@@ -16,6 +16,13 @@ from sadi_bench.scoring.choices import ChoiceRequest, score_choices
 from sadi_bench.steering.intervention import UNSTEERED_MODEL, Intervention
 from sadi_bench.tasks.quiet import quiet_libraries
 
+Tokens = tuple[int, ...]
+CellScores = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Log-probability, greedy flag and finiteness of one answer in every cell, each [cell]."""
+
+_UNSTEERED: dict[str, dict[tuple[Tokens, Tokens], CellScores]] = {}
+"""Cell 0 of what the last model was asked: the unsteered run of a sweep need not ask again."""
+
 
 class SteeredLM(TemplateLM):
     """Answer lm-eval's requests for the cell named by `cell`.
@@ -37,7 +44,7 @@ class SteeredLM(TemplateLM):
         self.chat, self.keep_newline, self.token_budget = chat, keep_newline, token_budget
         self.cell = 0
         self.merged: set[tuple[str, str]] = set()
-        self._encoded: dict[tuple[str, str], tuple[tuple[int, ...], tuple[int, ...]]] = {}
+        self._encoded: dict[tuple[str, str], tuple[Tokens, Tokens]] = {}
         self.intervention = intervention
 
     @property
@@ -48,7 +55,11 @@ class SteeredLM(TemplateLM):
     @intervention.setter
     def intervention(self, intervention: Intervention) -> None:
         self._intervention = intervention
-        self._scores: dict[tuple, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+        self._scores: dict[tuple[Tokens, Tokens], CellScores] = {}
+        if self.lm.fingerprint not in _UNSTEERED:
+            _UNSTEERED.clear()
+        if len(intervention.cells) == 1:
+            self._scores.update(_UNSTEERED.get(self.lm.fingerprint, {}))
 
     @property
     def eot_token_id(self) -> int:
@@ -108,8 +119,8 @@ class SteeredLM(TemplateLM):
         self._score([pair for pair in pairs if pair not in self._scores])
         return [self._answer(pair) for pair in pairs]
 
-    def _score(self, pairs: Sequence[tuple[tuple[int, ...], tuple[int, ...]]]) -> None:
-        answers: dict[tuple[int, ...], dict[tuple[int, ...], None]] = {}
+    def _score(self, pairs: Sequence[tuple[Tokens, Tokens]]) -> None:
+        answers: dict[Tokens, dict[Tokens, None]] = {}
         for context, answer in pairs:
             answers.setdefault(context, {})[answer] = None
         requests = [ChoiceRequest(context, tuple(found)) for context, found in answers.items()]
@@ -121,16 +132,20 @@ class SteeredLM(TemplateLM):
                 request.answers, score.logprobs, score.greedy, strict=True
             ):
                 self._scores[request.prompt, answer] = (logprobs, greedy, score.finite)
+        if self.lm.fingerprint:
+            known = _UNSTEERED.setdefault(self.lm.fingerprint, {})
+            for pair, (logprobs, greedy, finite) in self._scores.items():
+                known[pair] = (logprobs[:1], greedy[:1], finite[:1])
 
     def _answer(self, pair: tuple) -> tuple[float, bool]:
         logprobs, greedy, _ = self._scores[pair]
         return float(logprobs[self.cell]), bool(greedy[self.cell])
 
-    def all_cells(self, args: tuple[str, str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return log-probability, greedy flag and finiteness in every cell, each [cell]."""
+    def all_cells(self, args: tuple[str, str]) -> CellScores:
+        """Return an answer's scores in every cell."""
         return self._scores[self._encoded[args]]
 
-    def tokens(self, args: tuple[str, str]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    def tokens(self, args: tuple[str, str]) -> tuple[Tokens, Tokens]:
         """Return the tokens of a prompt and an answer that were scored."""
         return self._encoded[args]
 
