@@ -55,7 +55,7 @@ def score_batch(
     prompts, answers = [r.prompt for r in requests], [r.answers for r in requests]
     layout = layout_of(prompts, answers, packed=lm.packs)
     successors = successors_of(layout, answers)
-    shared = _fed_by_first_copy(lm, intervention, layout)
+    shared = fed_by_first_copy(lm, intervention, requests)
     if shared != Site.head:  # else attention runs for one copy, and nothing is masked
         groups = split_groups(groups, PACKED_NODES // layout.shape[1] - 1)
     prefix = run_prefix(lm, prompts)
@@ -97,17 +97,19 @@ def split_groups(groups: list[list[int]], cells_a_pass: int) -> list[list[int]]:
     return parts
 
 
-def _fed_by_first_copy(
-    lm: LanguageModel, intervention: Intervention, layout: Layout
+def fed_by_first_copy(
+    lm: LanguageModel, intervention: Intervention, requests: Sequence[ChoiceRequest]
 ) -> Site | None:
-    """Name the site if every one of its values is overwritten with the unsteered copy's."""
-    everywhere = (
-        intervention.reach == Reach.from_last_prompt
-        or layout.row_length == 1
-        or layout.shape[1] == 1
-    )
-    point = getattr(lm.family, intervention.site.value)
-    return intervention.site if intervention.overwrites and everywhere and point.producer else None
+    """Name the site if every one of its values is overwritten with the unsteered copy's.
+
+    So it is where each steered position is, at every node: answers of one token have no other node
+    than the last prompt token.
+    """
+    site = intervention.site
+    if not intervention.overwrites or getattr(lm.family, site.value).producer is None:
+        return None
+    short = all(len(answer) == 1 for request in requests for answer in request.answers)
+    return site if short or intervention.reach == Reach.from_last_prompt else None
 
 
 class _Guard:

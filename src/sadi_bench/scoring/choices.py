@@ -5,9 +5,16 @@ from collections.abc import Sequence
 import torch
 from tqdm import tqdm
 
+from sadi_bench.models.families import Site
 from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.models.memory import memory_error, out_of_memory
-from sadi_bench.scoring.batch import ChoiceRequest, ChoiceScores, score_batch, split_groups
+from sadi_bench.scoring.batch import (
+    ChoiceRequest,
+    ChoiceScores,
+    fed_by_first_copy,
+    score_batch,
+    split_groups,
+)
 from sadi_bench.steering.intervention import Intervention
 
 TOKEN_BUDGET = {"cpu": 3072, "cuda": 65536, "mps": 8192}
@@ -27,6 +34,7 @@ def score_choices(
     """
     for request in requests:
         lm.check_length(len(request.prompt) + max(map(len, request.answers)))
+    one_prefix = lm.packs or fed_by_first_copy(lm, intervention, requests) == Site.head
     groups = cell_groups(intervention, lm.num_layers)
     cells_a_pass = max(map(len, groups)) - 1
     budget = token_budget or TOKEN_BUDGET.get(lm.device.type, 3072)
@@ -35,7 +43,8 @@ def score_choices(
     bar = tqdm(total=len(left), desc=f"scoring {len(intervention.cells)} cells", disable=None)
     with torch.inference_mode(), bar:
         while left:
-            batch = _first_pass(requests, left, 1 + cells_a_pass, budget, lm.packs)
+            copies = (1 + cells_a_pass, 1 if one_prefix else 1 + cells_a_pass)
+            batch = _first_pass(requests, left, copies, budget)
             passes = split_groups(groups, cells_a_pass)
             try:
                 found = score_batch(lm, [requests[i] for i in batch], intervention, passes)
@@ -78,17 +87,18 @@ def cell_groups(intervention: Intervention, num_layers: int) -> list[list[int]]:
 
 
 def _first_pass(
-    requests: Sequence[ChoiceRequest], left: list[int], copies: int, budget: int, packed: bool
+    requests: Sequence[ChoiceRequest], left: list[int], copies: tuple[int, int], budget: int
 ) -> list[int]:
     """Take requests from the front, at least one, as long as their tokens keep to the budget.
 
-    Rows repeat the prefix's keys, layer by layer: about an eighth of what a token costs.
+    `copies` of the branches, and of the prefix: rows repeat its keys, layer by layer, which is
+    about an eighth of what a token costs.
     """
-    prefixes = 1 if packed else max(1, copies // 8)
+    prefixes = max(1, copies[1] // 8)
     longest = widest = 0
     for count, i in enumerate(left):
         longest = max(longest, len(requests[i].prompt))
         widest = max(widest, 1 + sum(len(answer) - 1 for answer in requests[i].answers))
-        if count and (count + 1) * (prefixes * longest + copies * widest) > budget:
+        if count and (count + 1) * (prefixes * longest + copies[0] * widest) > budget:
             return left[:count]
     return left
