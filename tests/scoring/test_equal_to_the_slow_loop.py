@@ -1,11 +1,13 @@
 """Every log-probability and decision of the engine, held against one sequence at a time."""
 
+import dataclasses
 from itertools import product
 
 import numpy as np
 import pytest
 
 from cases import contrasts, in_rows, pair_rows, plain_logits, requests_for, tiny_lm
+from sadi_bench.models.families import blocks_of
 from sadi_bench.scoring.choices import score_choices
 from sadi_bench.steering.methods.sadi import Sadi
 from slow_loop import mean_difference, rank_elements, score_document
@@ -16,9 +18,9 @@ WAYS = list(product(("clean", "inflight"), ("last_prompt", "from_last_prompt")))
 TWO_WAYS = [("clean", "last_prompt"), ("inflight", "from_last_prompt")]
 
 
-def compare(lm, site, hidden_site, patch, reach, vector="adaptive"):
+def compare(lm, site, hidden_site, patch, reach, vector="adaptive", requests=None):
     """Score all cells both ways; return how far steering moved the log-probabilities."""
-    pairs, requests = contrasts(), requests_for(lm.name)
+    pairs, requests = contrasts(), requests or requests_for(lm.name)
     method = Sadi(site=site, hidden_site=hidden_site, patch=patch, reach=reach, vector=vector,
                   top_k=[1, 6], strength=[-3.0], score="abs")  # fmt: skip
     intervention = method.fit(lm, pairs)
@@ -49,6 +51,54 @@ def compare(lm, site, hidden_site, patch, reach, vector="adaptive"):
 def test_all_patches_and_reaches_equal_the_slow_loop(lm, site, hidden_site):
     for patch, reach in WAYS:
         assert compare(lm, site, hidden_site, patch, reach) > 0.01, (patch, reach)
+
+
+@pytest.mark.parametrize(("site", "hidden_site"), SITES)
+def test_answers_of_one_token_equal_the_slow_loop(lm, site, hidden_site):
+    requests = one_token_requests(lm.name)
+    for patch in ("clean", "inflight"):
+        assert compare(lm, site, hidden_site, patch, "last_prompt", requests=requests) > 0.01
+
+
+@pytest.mark.parametrize("site", ["head", "neuron", "hidden"])
+def test_what_feeds_an_overwritten_site_runs_for_one_copy(lm, site):
+    """And for all copies where the values flow on, or where longer answers attend to them."""
+    point = getattr(lm.family, site)
+    if point.producer is None:
+        assert (lm.name, site) == ("phi3", "neuron")  # gate and up are one projection
+        return
+    short, long = one_token_requests(lm.name), requests_for(lm.name)
+    ways = {"clean": short, "inflight": short, "clean, long": long}
+    seen = {}
+    for way, requests in ways.items():
+        method = Sadi(site=site, patch=way.partition(",")[0], top_k=lm.num_layers, strength=[2, 3])
+        intervention = method.fit(lm, contrasts())
+        seen[way] = rows_into(lm, point.producer, requests, intervention)
+    assert seen["clean"] == len(short)
+    assert seen["inflight"] == 3 * len(short)
+    assert seen["clean, long"] > 3 * len(short)
+
+
+def one_token_requests(name):
+    return tuple(
+        dataclasses.replace(r, answers=tuple(a for a in r.answers if len(a) == 1))
+        for r in requests_for(name)
+    )
+
+
+def rows_into(lm, producer, requests, intervention):
+    """Count the positions that the last block's producer is given in the pass of the cells."""
+    counts = []
+
+    def count(_module, args, kwargs, _output):
+        hidden = args[0] if args else kwargs["hidden_states"]
+        counts.append(hidden.shape[:-1].numel())
+
+    module = blocks_of(lm.network, lm.family)[-1].get_submodule(producer)
+    handle = module.register_forward_hook(count, with_kwargs=True)
+    score_choices(lm, requests, intervention)
+    handle.remove()
+    return counts[-1]
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma3", "bloom"])

@@ -1,8 +1,10 @@
 """A causal language model with its tokenizer and its family, ready to be read and steered."""
 
 import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +31,8 @@ class EncodedPair:
 class LanguageModel:
     """Hold a network in evaluation mode and what the engine must know of it.
 
-    `fingerprint` names the weights; empty where they were made by hand.
+    `fingerprint` names the weights; empty where they were made by hand. `finetune` says how they
+    were fine-tuned here; None where they were not.
     """
 
     name: str
@@ -37,6 +40,7 @@ class LanguageModel:
     tokenizer: PreTrainedTokenizerBase
     notes: tuple[str, ...] = ()
     fingerprint: str = ""
+    finetune: Mapping[str, Any] | None = None
     family: Family = field(init=False)
 
     def __post_init__(self) -> None:
@@ -52,6 +56,12 @@ class LanguageModel:
     def device(self) -> torch.device:
         """Where token ids go."""
         return self.network.get_input_embeddings().weight.device
+
+    def place(self, tensor: Tensor) -> Tensor:
+        """Move a tensor to where token ids go; a GPU is not waited for."""
+        if self.device.type == "cuda":
+            tensor = tensor.pin_memory()
+        return tensor.to(self.device, non_blocking=True)
 
     @property
     def dtype(self) -> torch.dtype:

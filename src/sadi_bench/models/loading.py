@@ -82,6 +82,15 @@ def load_language_model(spec: ModelSpec) -> LanguageModel:
     return _LOADED[fingerprint]
 
 
+def forget(lm: LanguageModel) -> None:
+    """Free a loaded model's weights, even while others still hold it; they cannot run it then."""
+    for kept in [key for key, found in _LOADED.items() if found.network is lm.network]:
+        del _LOADED[kept]
+    for parameter in lm.network.parameters():
+        parameter.grad = None
+        parameter.data = parameter.data.new_empty(0)
+
+
 def _load(spec: ModelSpec, fingerprint: str) -> LanguageModel:
     device, dtype = _device(spec.device), DTYPES[spec.dtype]
     notes = (f"{spec.dtype} on {device}",)
@@ -106,7 +115,7 @@ def _load(spec: ModelSpec, fingerprint: str) -> LanguageModel:
 def _from_pretrained(spec: ModelSpec, source: str, dtype: torch.dtype) -> tuple:
     common = {"trust_remote_code": spec.trust_remote_code}
     own = "model.package" if spec.package else "model.pretrained"
-    with _quiet_loading(), _memory_errors(spec), _load_errors(own, source):
+    with quiet_transformers(), _memory_errors(spec), _load_errors(own, source):
         where = common | _hub_options(source, spec.revision)
         config = AutoConfig.from_pretrained(source, **where)
         family_of(config)
@@ -129,7 +138,7 @@ def _hub_options(source: str, revision: str) -> dict[str, Any]:
 
 
 @contextmanager
-def _quiet_loading() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Draw no progress bar: transformers draws it even where nobody looks."""
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()

@@ -209,7 +209,7 @@ def run_prefix(lm: LanguageModel, prompts: Sequence[Sequence[int]]) -> Prefix:
         ids[i] = prompt[0]  # padding; no special token, which some networks warn of
         ids[i, : len(prompt) - 1] = torch.tensor(prompt[:-1])
     cache = DynamicCache()  # without the config: a sliding cache would drop keys that branches need
-    lm.backbone(input_ids=ids.to(lm.device), past_key_values=cache, use_cache=True)
+    lm.backbone(input_ids=lm.place(ids), past_key_values=cache, use_cache=True)
     return Prefix(lengths, [(layer.keys, layer.values) for layer in cache.layers])
 
 
@@ -237,7 +237,7 @@ def run_branches(
     positions = prefix.lengths[:, None] + layout.depths
     kwargs = (_row_arguments if layout.row_length else _packed_arguments)(lm, prefix, layout, seen)
     if lm.takes_position_ids:
-        kwargs["position_ids"] = _repeated(positions, seen).reshape(shape).to(lm.device)
+        kwargs["position_ids"] = lm.place(_repeated(positions, seen).reshape(shape))
     if entry is not None:
         entry = _repeated(entry, seen).reshape(*shape, entry.shape[-1])
     with ExitStack() as stack:
@@ -246,7 +246,7 @@ def run_branches(
             stack.enter_context(sharing)
         stack.enter_context(only_blocks(lm.network, lm.family, start, stop, entry))
         output = lm.backbone(
-            input_ids=_repeated(layout.tokens, seen).reshape(shape).to(lm.device),
+            input_ids=lm.place(_repeated(layout.tokens, seen).reshape(shape)),
             past_key_values=prefix.cache(shape[0] // len(positions)),
             use_cache=bool(prefix.layers),
             **kwargs,
@@ -274,13 +274,13 @@ def _first_copy_feeds(
     return fed_by_first_copy(lm.network, lm.family, site, start, narrow, widen)
 
 
-def _row_arguments(_: LanguageModel, prefix: Prefix, layout: Layout, copies: int) -> dict:
+def _row_arguments(lm: LanguageModel, prefix: Prefix, layout: Layout, copies: int) -> dict:
     """Mask the padding of the prefix, row by row; alibi counts positions by this mask."""
     batch = len(prefix.lengths)
     rows, _length = layout.model_shape(copies)
     real = torch.arange(prefix.padded_length) < prefix.lengths[:, None]
     mask = torch.cat([real, torch.ones(batch, layout.row_length, dtype=torch.bool)], dim=1)
-    return {"attention_mask": mask.repeat_interleave(rows // batch, dim=0).long()}
+    return {"attention_mask": lm.place(mask.repeat_interleave(rows // batch, dim=0).long())}
 
 
 def _packed_arguments(lm: LanguageModel, prefix: Prefix, layout: Layout, copies: int) -> dict:
@@ -295,10 +295,10 @@ def _packed_arguments(lm: LanguageModel, prefix: Prefix, layout: Layout, copies:
         if window is not None:
             past = past & (positions[:, :, None] - key_positions < window)
             tree = tree & (layout.depths[:, :, None] - layout.depths[:, None] < window)
-        past = past.to(device)[:, None].expand(batch, copies, nodes, -1)
+        past = lm.place(past)[:, None].expand(batch, copies, nodes, -1)
         own = torch.zeros(batch, copies, nodes, copies, nodes, dtype=torch.bool, device=device)
         copy = torch.arange(copies, device=device)
-        own[:, copy, :, copy] = tree.to(device)
+        own[:, copy, :, copy] = lm.place(tree)
         seen = torch.cat(
             [past.flatten(1, 2), own.reshape(batch, copies * nodes, copies * nodes)], dim=-1
         )

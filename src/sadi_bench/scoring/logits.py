@@ -63,10 +63,10 @@ def token_scores(
     arg-max of the vocabulary. Both stay on the device, so that nothing waits for it.
     """
     device, num_cells = hidden.device, hidden.shape[1]
-    asked = successors.nodes.to(device, non_blocking=True)
+    asked = lm.place(successors.nodes).to(device)
     rows = hidden.transpose(1, 2).flatten(0, 1)[asked].flatten(0, 1)  # [row·cell width]
     tokens = successors.tokens.flatten(0, 1)[successors.nodes].clamp(min=0)
-    tokens = tokens.to(device, non_blocking=True).repeat_interleave(num_cells, dim=0)
+    tokens = lm.place(tokens).repeat_interleave(num_cells, dim=0)
     vocab = lm.network.config.vocab_size
     step = max(1, LOGITS_AT_ONCE.get(device.type, LOGITS_AT_ONCE["cpu"]) // vocab)
     small = max(1, LOGITS_IN_CACHE // vocab) if device.type == "cpu" else step

@@ -47,6 +47,7 @@ class MaskedSteering:
     _top_k: Tensor = field(init=False)
     _delta: Tensor = field(init=False)
     _lowest_rank: list[int] = field(init=False)
+    _placed: dict[torch.device, tuple[Tensor, ...]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         params = [cell.params for cell in self.cells]
@@ -69,12 +70,16 @@ class MaskedSteering:
         cells: Int[Tensor, " cell"],
     ) -> Float[Tensor, "batch cell node width"] | None:
         """Apply equation 5 (or 6) in float32: half precision overflows at large strengths."""
-        top_k, ranks = self._top_k[cells], self.ranks[layer]
-        if self._lowest_rank[layer] >= top_k.max():
+        if self._lowest_rank[layer] >= self._top_k[cells].max():
             return None
-        masked = ranks < top_k[:, None]  # [cell element]
-        delta = (self._delta[cells, None] * masked)[:, None, :, None]
-        delta = delta.to(values.device, non_blocking=True)
+        if (device := values.device) not in self._placed:
+            learnt = (self.ranks, self._top_k, self._delta)
+            self._placed[device] = tuple(tensor.to(device) for tensor in learnt)
+        ranks, top_k, delta = self._placed[device]
+        cells = cells.to(device, non_blocking=True)
+        ranks = ranks[layer]
+        masked = ranks < top_k[cells, None]  # [cell element]
+        delta = (delta[cells, None] * masked)[:, None, :, None]
         split = values.float().unflatten(-1, (len(ranks), -1))  # [batch copy node element part]
         if self.vector is None:
             new = split * (1 + delta)

@@ -1,0 +1,186 @@
+"""A model fine-tuned on right answers: trained once, then found again by what decided it."""
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import sadi_bench
+from sadi_bench.errors import SettingError
+from sadi_bench.models.language_model import LanguageModel
+from sadi_bench.models.loading import (
+    forget,
+    load_language_model,
+    quiet_transformers,
+    resolved,
+)
+from sadi_bench.models.spec import FinetuneSpec, ModelSpec
+from sadi_bench.packages import cache_folder
+
+log = logging.getLogger(__name__)
+Example = tuple[Sequence[int], Sequence[int]]
+"""The tokens of a prompt and of its right answer, as they are scored."""
+FACTS = "finetune.json"
+LIBRARIES = ("torch", "transformers", "accelerate", "peft")
+
+
+def finetuned(
+    model: ModelSpec, spec: FinetuneSpec, examples: Sequence[Example], seed: int
+) -> LanguageModel:
+    """Load `model` (resolved) as fine-tuned on examples; train it if no checkpoint is kept.
+
+    The base model leaves memory first, whoever still holds it. In a sweep it is therefore loaded
+    anew for each run: once to tokenise, and its checkpoint after it.
+    """
+    base = load_language_model(model)
+    if spec.kind == "none":
+        return base
+    if not examples:
+        raise SettingError(
+            f"finetune={spec.kind}: there is no example to train on; choose task.n_pairs=1 or more."
+        )
+    _check_device(model, spec)
+    autocast = _autocast(model)
+    key = checkpoint_key(base.fingerprint, spec, examples, seed, autocast)
+    folder = cache_folder() / "finetuned" / key
+    reused = _kept(folder) or not _trained_alone(folder, model, spec, examples, seed, autocast)
+    if reused:
+        log.info("%s: %s checkpoint %s is there already and used again", model.name, spec.kind, key)
+    forget(base)
+    there = replace(model, pretrained=str(folder), package=None, tokenizer=None, revision="main")
+    tuned = load_language_model(there)
+    facts = json.loads((folder / FACTS).read_text()) | {"checkpoint": key, "reused": reused}
+    notes = (*tuned.notes, _note(facts))
+    return replace(tuned, tokenizer=base.tokenizer, notes=notes, finetune=facts)
+
+
+def checkpoint_key(
+    fingerprint: str, spec: FinetuneSpec, examples: Sequence[Example], seed: int, autocast: bool
+) -> str:
+    """Hash what decides the trained weights, the versions of the libraries among it."""
+    versions = {name: version(name) for name in LIBRARIES} | {"own": sadi_bench.__version__}
+    tokens = [(list(map(int, prompt)), list(map(int, answer))) for prompt, answer in examples]
+    parts = [fingerprint, spec.settings(), tokens, seed, autocast, versions]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _trained_alone(
+    folder: Path,
+    model: ModelSpec,
+    spec: FinetuneSpec,
+    examples: Sequence[Example],
+    seed: int,
+    autocast: bool,
+) -> bool:
+    """Train into `folder` unless another process does so meanwhile; say whether it was us."""
+    partial = folder.with_suffix(".partial")
+    with _locked(partial):
+        if _kept(folder):
+            return False
+        started = time.perf_counter()
+        losses = _train(partial, model, spec, examples, seed, autocast)
+        facts: dict[str, Any] = {
+            **spec.settings(),
+            "examples": len(examples),
+            "seed": seed,
+            "train_loss": losses,
+            "seconds": round(time.perf_counter() - started, 3),
+        }
+        done = partial / "model"
+        (done / FACTS).write_text(json.dumps(facts, indent=2) + "\n")
+        done.rename(folder)
+        shutil.rmtree(partial, ignore_errors=True)  # optimiser states, several times the weights
+    return True
+
+
+def _train(
+    partial: Path,
+    model: ModelSpec,
+    spec: FinetuneSpec,
+    examples: Sequence[Example],
+    seed: int,
+    autocast: bool,
+) -> list[float]:
+    """Train float32 weights, save them to `partial`/model and return every epoch's mean loss.
+
+    In bfloat16 a step of 2e-6 would be rounded away. Evaluation loads the run's own dtype.
+    """
+    from sadi_bench.models.training import train  # seconds of imports that other runs do not need
+
+    if model.dtype != "float32":
+        forget(load_language_model(model))
+    master = load_language_model(replace(model, dtype="float32"))
+    try:
+        network, losses = train(
+            master.network,
+            examples,
+            spec,
+            name=str(model.name),
+            seed=seed,
+            folder=partial / "trainer",
+            device=str(model.device),
+            autocast=autocast,
+        )
+        scratch = partial / "model"
+        shutil.rmtree(scratch, ignore_errors=True)  # what a killed process had begun to write
+        with quiet_transformers():
+            network.save_pretrained(scratch)
+            master.tokenizer.save_pretrained(scratch)
+    finally:
+        forget(master)  # its weights are no longer those it was loaded with
+    return losses
+
+
+def _kept(folder: Path) -> bool:
+    return (folder / FACTS).is_file()
+
+
+def _autocast(model: ModelSpec) -> bool:
+    """Multiply in bfloat16 where the run does and the hardware is made for it."""
+    return "bfloat16" == model.dtype == resolved(replace(model, dtype="auto")).dtype
+
+
+def _check_device(model: ModelSpec, spec: FinetuneSpec) -> None:
+    index = str(model.device).partition(":")[2]
+    if index not in ("", "0"):
+        raise SettingError(
+            f"model.device={model.device}: finetune={spec.kind} trains on the first card; set "
+            f"CUDA_VISIBLE_DEVICES={index} and model.device=cuda."
+        )
+
+
+def _note(facts: dict[str, Any]) -> str:
+    losses = facts["train_loss"]
+    return (
+        f"fine-tuned ({facts['kind']}) on {facts['examples']} right answers, "
+        f"{facts['epochs']} epochs: loss {losses[0]:.4f} to {losses[-1]:.4f}"
+    )
+
+
+@contextmanager
+def _locked(partial: Path) -> Iterator[None]:
+    """Hold a folder against other processes, which wait: what one trained the others load."""
+    partial.mkdir(parents=True, exist_ok=True)
+    held = os.open(partial, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info("%s: another process trains this model; waiting for it", partial)
+            fcntl.flock(held, fcntl.LOCK_EX)
+        except OSError:
+            pass  # a file system without locks
+        yield
+    finally:
+        os.close(held)
+        with suppress(OSError):
+            partial.rmdir()  # if nothing was written that training could go on from
