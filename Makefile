@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help run test install check format smoke fetch clean
+.PHONY: help run test install bench check format smoke fetch clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -20,6 +20,13 @@ install: .venv/installed ## make .venv and install the package
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(PIP) --editable .
+	@touch $@
+
+bench: .venv/bench-installed ## time the grid against lm-eval and hooks (20 minutes); results/benchmarks/
+	$(BIN)/python scripts/benchmark_grid.py $(ARGS)
+
+.venv/bench-installed: .venv/installed
+	$(PIP) --editable '.[bench]'
 	@touch $@
 
 .venv/test-installed: .venv/installed
