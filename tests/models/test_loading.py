@@ -1,6 +1,8 @@
 """Loading from memory and folders, and what a user is told where it fails."""
 
+import gc
 import logging
+import weakref
 
 import pytest
 import torch
@@ -55,9 +57,27 @@ def test_tiny_random_is_the_same_for_the_same_seed():
     torch.manual_seed(1)
     first = logits(0)
     state = torch.get_rng_state()
-    assert torch.equal(logits(0), first)
     assert not torch.equal(logits(1), first)
+    assert torch.equal(logits(0), first)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_runs_of_a_sweep_share_one_model_and_hold_no_second(folder):
+    mine = {"pretrained": str(folder), **CPU}
+    first = load(**mine)
+    assert load(**mine) is first
+    network = weakref.ref(first.network)
+    assert load(**mine | {"dtype": "bfloat16"}).dtype == torch.bfloat16
+    del first
+    gc.collect()
+    assert network() is None
+
+
+def test_a_family_without_a_4d_mask_is_said_to_run_in_rows(tmp_path):
+    tiny_lm("bloom").network.save_pretrained(tmp_path)
+    tiny_lm("bloom").tokenizer.save_pretrained(tmp_path)
+    notes = load(pretrained=str(tmp_path), **CPU).notes
+    assert notes[1:] == ("bloom takes no 4-D mask: cells run in rows, not packed",)
 
 
 def test_auto_is_resolved_to_what_this_machine_gets():

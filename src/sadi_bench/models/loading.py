@@ -108,6 +108,8 @@ def _load(spec: ModelSpec, fingerprint: str) -> LanguageModel:
     if spec.device_map is None:
         with _memory_errors(spec):
             network = network.to(device)
+    if family_of(network.config).masks == "alibi":
+        notes += (f"{network.config.model_type} takes no 4-D mask: cells run in rows, not packed",)
     commit = getattr(network.config, "_commit_hash", None) or ""  # of a hub model
     return LanguageModel(str(spec.name), network, tokenizer, notes, fingerprint + commit)
 
