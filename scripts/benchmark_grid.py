@@ -33,15 +33,14 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks"))
     args = parser.parse_args()
-    jobs = _jobs(args)
-    rows = []
+    jobs, rows, commit = _jobs(args), [], _commit()
     spawn = multiprocessing.get_context("spawn")
     for number, job in enumerate(tqdm(jobs, desc="measuring", disable=None)):
         with ProcessPoolExecutor(1, mp_context=spawn) as alone:
             found = alone.submit(measure, job).result()
         values = asdict(job) | {"overrides": " ".join(job.overrides)} | asdict(found)
         rows.append({"number": number, **values.pop("facts"), **values})
-    table = pd.DataFrame(rows).assign(commit=_commit())
+    table = pd.DataFrame(rows).assign(commit=commit)
     args.out.mkdir(parents=True, exist_ok=True)
     table.to_csv(args.out / "grid.csv", index=False)
     report = "\n".join(_report(table))

@@ -14,9 +14,10 @@ torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
-def own_activations(monkeypatch, tmp_path):
+def own_activations(monkeypatch, tmp_path_factory):
     """Read no activations that another test, or the user, left in the cache."""
-    monkeypatch.setattr(cache, "cache_folder", lambda: tmp_path / "kept")
+    folder = tmp_path_factory.mktemp("kept")
+    monkeypatch.setattr(cache, "cache_folder", lambda: folder)
 
 
 @pytest.fixture(scope="session", params=TINY)

@@ -10,9 +10,10 @@ from sadi_bench.config import choices, config_folder, register_schemas, settings
 from sadi_bench.settings import RunConfig
 from sadi_bench.steering.methods import method_of
 
-GROUPS = ("task", "model", "method", "experiment")
+GROUPS = ("task", "model", "method", "finetune", "experiment")
 FILES = [(group, name) for group in GROUPS for name in choices(group)]
 METHODS = choices("method")
+EXPERIMENTS = {"smoke": "tiny-random", "table5": "bloomz-7b1", "table6": "bloomz-7b1"}
 
 
 def composed(*overrides: str) -> DictConfig:
@@ -28,7 +29,7 @@ def settings(*overrides: str) -> RunConfig:
     }
     chosen = {"task": "movie_reviews", "model": "smollm2-135m", "method": "sadi-head"}
     if "experiment" in groups:
-        chosen |= {"model": "tiny-random"}
+        chosen |= {"model": EXPERIMENTS.get(groups["experiment"], "llama2-7b")}
     return settings_of(composed(*overrides), chosen | groups)
 
 
@@ -40,7 +41,7 @@ def command_of(group: str, name: str) -> list[str]:
     return first.removeprefix("# sadi-bench ").partition("  ")[0].split()
 
 
-def test_the_four_groups_are_all_there_is():
+def test_the_five_groups_are_all_there_is():
     folders = {path.name for path in config_folder().iterdir() if path.is_dir()}
     assert folders == set(GROUPS)
     assert all(choices(group) for group in GROUPS)
@@ -53,6 +54,8 @@ def test_a_file_opens_with_a_command_that_names_it_and_composes(group, name):
     config = settings(*overrides)
     if group == "method":
         assert config.method["name"] == name
+    if group == "finetune":
+        assert config.finetune.kind == name
     if group == "model":
         package = config.model.package
         assert (config.model.name or (package and package.name) or name) == name
@@ -85,6 +88,12 @@ def test_a_method_file_sets_the_switches_its_name_promises(name, switches):
 def test_top_k_takes_one_value_or_a_list(value, top_ks):
     method = method_of(settings("method=sadi-head", f"method.top_k={value}").method)
     assert {cell.params["top_k"] for cell in method.grid()[1:]} == top_ks
+
+
+def test_full_fine_tuning_has_the_papers_settings():
+    sft = settings("finetune=sft").finetune
+    assert (sft.learning_rate, sft.batch_size, sft.epochs) == (2e-6, 4, 3)
+    assert (sft.published("none"), sft.published("sadi-head")) == ("sft", "sft+sadi-head")
 
 
 def test_the_smoke_experiment_is_small_and_downloads_no_model():

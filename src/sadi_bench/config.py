@@ -18,11 +18,11 @@ from omegaconf.errors import (
 )
 
 from sadi_bench.errors import SettingError, unknown_key, unknown_name
-from sadi_bench.models.spec import ModelSpec
+from sadi_bench.models.spec import FinetuneSpec, ModelSpec
 from sadi_bench.settings import RunConfig
 from sadi_bench.tasks.spec import TaskSpec
 
-GROUPS = ("task", "model", "method", "experiment")
+GROUPS = ("task", "model", "method", "finetune", "experiment")
 
 # A part of what OmegaConf says → what it expected, in words.
 EXPECTED = {
@@ -54,11 +54,13 @@ def register_schemas() -> None:
     store.store(name="base_config", node=RunConfig)
     store.store(group="task", name="base_task", node=TaskSpec)
     store.store(group="model", name="base_model", node=ModelSpec)
+    store.store(group="finetune", name="base_finetune", node=FinetuneSpec)
     OmegaConf.register_new_resolver("choices", _listed, replace=True)  # for the text of --help
 
 
 def _listed(group: str) -> str:
-    return textwrap.fill(", ".join(choices(group)), width=78).replace("\n", "\n" + " " * 14)
+    text = textwrap.fill(", ".join(choices(group)), width=78, break_on_hyphens=False)
+    return text.replace("\n", "\n" + " " * 14)
 
 
 def settings_of(cfg: DictConfig, chosen: Mapping[str, Any]) -> RunConfig:
@@ -69,6 +71,8 @@ def settings_of(cfg: DictConfig, chosen: Mapping[str, Any]) -> RunConfig:
     _check_keys(cfg, "")
     for group in ("task", "model", "method"):
         _check_name(group, chosen.get(group), cfg[group])
+    if chosen.get("finetune") is None and cfg.finetune.kind != "none":
+        raise _choose_one("finetune")
     return OmegaConf.to_object(cfg)
 
 
@@ -86,12 +90,16 @@ def _check_name(group: str, chosen: str | None, cfg: DictConfig) -> None:
     """Refuse a label that is another choice's: tables would show that one's name and values."""
     name = cfg.get("name")
     if chosen is None and name:
-        raise SettingError(f"{group}: choose one; -m {group}=A,B makes a run of each.")
+        raise _choose_one(group)
     if name != chosen and name in choices(group) and not cfg.get("harness"):
         raise SettingError(
             f"{group}.name={name}: the name of another {group} than the chosen {chosen}; "
             f"choose {group}={name}, or a name of your own."
         )
+
+
+def _choose_one(group: str) -> SettingError:
+    return SettingError(f"{group}: choose one; -m {group}=A,B makes a run of each.")
 
 
 def plain_words(error: Exception) -> str | None:

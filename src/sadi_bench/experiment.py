@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 import sadi_bench
+from sadi_bench.models.finetune import finetuned
 from sadi_bench.models.loading import folder_fingerprint, load_language_model, resolved
 from sadi_bench.record import Clock, log_to, result_of, write_run
 from sadi_bench.results.loading import load_result
@@ -65,6 +66,10 @@ def run(config: RunConfig) -> RunResult:
         template = steered.apply_chat_template if steered.chat else None
         pairs = contrastive_pairs(task, seed=config.seed, chat_template=template)
         encoded, merged_pairs = encode_pairs(lm, pairs, newline)
+        if config.finetune.kind != "none":
+            answers = [(pair.prompt, pair.positive) for pair in encoded]
+            lm = steered.lm = finetuned(config.model, config.finetune, answers, config.seed)
+            clock.lap("finetune")
         steered.intervention = method.fit(lm, encoded)
         clock.lap("identify")
         grid = score_grid(task, steered)
@@ -88,8 +93,11 @@ def identifier_of(config: RunConfig, data_fingerprint: str) -> str:
 
 
 def plain(config: RunConfig) -> dict[str, Any]:
-    """Turn a config into dicts, lists, strings and numbers."""
-    return json.loads(json.dumps(dataclasses.asdict(config)))
+    """Turn a config into dicts, lists, strings and numbers; without fine-tuning it has no key."""
+    settings = json.loads(json.dumps(dataclasses.asdict(config)))
+    if config.finetune.kind == "none":
+        del settings["finetune"]
+    return settings
 
 
 def say(name: str, notes: tuple[str, ...]) -> None:

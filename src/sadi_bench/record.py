@@ -125,10 +125,7 @@ def result_of(
             "task": task.name,
             "model": lm.name,
             "method": " ".join([config.method["name"], *method.departures()]),
-            "paper": {
-                "task": None if task.spec.harness else task.name,
-                "method": method.published_name(),
-            },
+            "paper": _paper_names(config, method, task),
             "protocol": config.protocol,
             "fewshot": config.task.fewshot,
             "chance": task.chance,
@@ -138,8 +135,20 @@ def result_of(
             "counts": _counts(task, steered, grid, merged_pairs),
             "notes": [*task.notes, *lm.notes],
             "environment": _environment(lm),
+            **({} if lm.finetune is None else {"finetune": dict(lm.finetune)}),
         },
     }
+
+
+def _paper_names(config: RunConfig, method: Method, task: Task) -> dict[str, str | None]:
+    """Name the paper's task and method; fine-tuned, also the row that the unsteered model has."""
+    names = {
+        "task": None if task.spec.harness else task.name,
+        "method": config.finetune.published(method.published_name()),
+    }
+    if config.finetune.kind != "none":
+        names["unsteered"] = config.finetune.published("none")
+    return names
 
 
 def write_run(

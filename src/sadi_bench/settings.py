@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sadi_bench.errors import SettingError, unknown_name
-from sadi_bench.models.spec import ModelSpec
+from sadi_bench.models.spec import FinetuneSpec, ModelSpec
 from sadi_bench.tasks.spec import PROTOCOLS, TaskSpec
 
 SELECT_BY = ("acc", "acc_norm", "exact_match")
@@ -19,6 +19,8 @@ class RunConfig:
     model: ModelSpec = field(default_factory=ModelSpec)
     method: dict[str, Any] = field(default_factory=dict)
     """`kind` names a module of steering/methods, `name` is for tables; the rest are its fields."""
+    finetune: FinetuneSpec = field(default_factory=FinetuneSpec)
+    """Whether the model is trained on the pairs' right answers before anything else."""
     protocol: str = "heldout"
     """heldout | paper (the paper's own rows; the oracle alone can be reported)."""
     select_by: str = "acc"

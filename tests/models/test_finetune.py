@@ -1,8 +1,10 @@
 """Fine-tuned checkpoints: what is trained, kept, used again and gone on with."""
 
 import fcntl
+import io
 import json
 import os
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +15,7 @@ import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sadi_bench.errors import SettingError
-from sadi_bench.models import finetune, loading, training
+from sadi_bench.models import finetune, loading
 from sadi_bench.models.finetune import finetuned
 from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.models.loading import load_language_model, resolved
@@ -246,6 +248,18 @@ def test_a_second_process_waits_and_loads_what_the_first_trained(kept, steps):
     assert (found, steps) == ([True], [])
 
 
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_bar_is_drawn_on_a_terminal_alone(terminal, monkeypatch, capsys):
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    screen = io.StringIO()
+    screen.isatty = lambda: terminal
+    monkeypatch.setattr(sys, "stderr", screen)
+    tune()
+    assert (f"{STEPS}/{STEPS}" in screen.getvalue()) == terminal
+    assert "shards" not in screen.getvalue()
+    assert capsys.readouterr().out == ""
+
+
 def test_nothing_to_train_on_is_refused():
     with pytest.raises(SettingError, match="finetune=sft: there is no example"):
         tune(examples=[])
@@ -265,8 +279,8 @@ def test_unknown_target_modules_are_refused_in_one_line():
 
 
 def test_too_little_room_is_told_before_training(monkeypatch, steps):
-    usage = training.shutil._ntuple_diskusage(10**6, 10**6, 1000)
-    monkeypatch.setattr(training.shutil, "disk_usage", lambda _folder: usage)
+    usage = finetune.shutil._ntuple_diskusage(10**6, 10**6, 1000)
+    monkeypatch.setattr(finetune.shutil, "disk_usage", lambda _folder: usage)
     with pytest.raises(SettingError, match="checkpoints need .* GB; make room, or set SADI_BENCH"):
         tune()
     assert not steps

@@ -30,6 +30,9 @@ log = logging.getLogger(__name__)
 Example = tuple[Sequence[int], Sequence[int]]
 """The tokens of a prompt and of its right answer, as they are scored."""
 FACTS = "finetune.json"
+# Copies of the weights on disk: a Trainer checkpoint holds weights and AdamW's two moments, and
+# the new one is written before the old one leaves.
+COPIES = {"sft": 6, "lora": 2}
 LIBRARIES = ("torch", "transformers", "accelerate", "peft")
 
 
@@ -120,6 +123,7 @@ def _train(
         forget(load_language_model(model))
     master = load_language_model(replace(model, dtype="float32"))
     try:
+        _check_room(master, spec, partial)
         network, losses = train(
             master.network,
             examples,
@@ -155,6 +159,17 @@ def _check_device(model: ModelSpec, spec: FinetuneSpec) -> None:
         raise SettingError(
             f"model.device={model.device}: finetune={spec.kind} trains on the first card; set "
             f"CUDA_VISIBLE_DEVICES={index} and model.device=cuda."
+        )
+
+
+def _check_room(lm: LanguageModel, spec: FinetuneSpec, partial: Path) -> None:
+    weights = sum(parameter.numel() * 4 for parameter in lm.network.parameters())
+    held = sum(file.stat().st_size for file in partial.rglob("*") if file.is_file())
+    needed, free = COPIES[spec.kind] * weights - held, shutil.disk_usage(partial).free
+    if needed > free:
+        raise SettingError(
+            f"finetune={spec.kind}: {partial.parent} has {free / 1e9:.1f} GB of room and the "
+            f"checkpoints need {needed / 1e9:.1f} GB; make room, or set SADI_BENCH_CACHE elsewhere."
         )
 
 

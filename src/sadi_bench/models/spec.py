@@ -103,9 +103,7 @@ class FinetuneSpec:
     def _check_kind(self) -> None:
         """Refuse settings that the kind would not heed."""
         if self.kind != "lora" and self.lora != LoraSpec():
-            raise SettingError(
-                f"finetune.lora: finetune={self.kind} has none; choose finetune=lora."
-            )
+            raise SettingError(f"finetune.lora: {self.kind} has no adapters; choose finetune=lora.")
         if self.lora.rank < 1:
             raise SettingError(f"finetune.lora.rank={self.lora.rank}: choose at least 1.")
         if not 0 <= self.lora.dropout < 1:

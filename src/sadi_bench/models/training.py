@@ -17,6 +17,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors import SafetensorError
 from torch import Tensor
+from tqdm import tqdm
 from transformers import (
     PreTrainedModel,
     PrinterCallback,
@@ -35,9 +36,6 @@ from sadi_bench.models.spec import FinetuneSpec, LoraSpec
 log = logging.getLogger(__name__)
 NO_LOSS = -100
 STATE = "trainer_state.json"
-# Copies of the weights on disk: a Trainer checkpoint holds weights and AdamW's two moments, and
-# the new one is written before the old one leaves.
-COPIES = {"sft": 6, "lora": 2}
 
 
 def train(
@@ -55,7 +53,6 @@ def train(
 
     `folder` keeps a checkpoint an epoch; one that is there is gone on from.
     """
-    _check_room(network, spec, folder)
     use_cache = network.config.use_cache
     with quiet_transformers(), _own_randomness(), _failures(network, spec, folder):
         set_seed(seed)
@@ -67,9 +64,10 @@ def train(
             data_collator=answer_batch,
             callbacks=[_Epochs(name, spec)],
         )
-        if trainer.pop_callback(ProgressCallback):
+        for unwanted in (ProgressCallback, PrinterCallback):  # standard output is for the table
+            trainer.remove_callback(unwanted)
+        if sys.stderr.isatty():
             trainer.add_callback(_Bar)
-        trainer.remove_callback(PrinterCallback)  # standard output is for the table
         trainer.train(resume_from_checkpoint=_last_whole_checkpoint(folder))
         losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
         trained = wrapped.merge_and_unload() if spec.kind == "lora" else wrapped
@@ -143,7 +141,6 @@ def _arguments(
         logging_strategy="epoch",
         logging_nan_inf_filter=False,  # it would write 0 for a loss that is NaN
         report_to=[],
-        disable_tqdm=not sys.stderr.isatty(),
         remove_unused_columns=False,
         label_names=["labels"],
     )
@@ -153,7 +150,13 @@ def _arguments(
 
 
 class _Bar(ProgressCallback):
-    """Draw the bar, and leave the losses to the log."""
+    """Draw a bar of this program's kind, and leave the losses to the log."""
+
+    def on_train_begin(self, args, state, control, **kwargs) -> None:  # noqa: ANN001, ARG002
+        """Begin where the training does, which may have been interrupted."""
+        done, steps = state.global_step, state.max_steps
+        self.training_bar = tqdm(total=steps, initial=done, desc="fine-tuning", unit="step")
+        self.current_step = done
 
     def on_log(self, args, state, control, logs=None, **kwargs) -> None:  # noqa: ANN001, ARG002
         """Write nothing to standard output."""
@@ -202,18 +205,6 @@ def _last_whole_checkpoint(folder: Path) -> str | None:
         log.info("training goes on from %s", Path(last).name)
         return last
     return None
-
-
-def _check_room(network: PreTrainedModel, spec: FinetuneSpec, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = sum(parameter.numel() * 4 for parameter in network.parameters())
-    held = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    needed, free = COPIES[spec.kind] * weights - held, shutil.disk_usage(folder).free
-    if needed > free:
-        raise SettingError(
-            f"finetune={spec.kind}: {folder.parents[1]} has {free / 1e9:.1f} GB of room and the "
-            f"checkpoints need {needed / 1e9:.1f} GB; make room, or set SADI_BENCH_CACHE elsewhere."
-        )
 
 
 @contextmanager

@@ -1,8 +1,9 @@
 """Print a result: the table of a run, and one line a run for a collection of them.
 
 Reads from `result["sadi_bench"]`: task, model, method, fewshot, chance (a fraction or None),
-protocols (see `protocols.protocols`), for XCOPA english_pairs, and `paper`: the task and method
-that the paper has numbers for, None where prompts or switches are others.
+protocols (see `protocols.protocols`), for XCOPA english_pairs, `finetune` (its kind) where the
+model was fine-tuned, and `paper`: the task and method that the paper has numbers for, None where
+prompts or switches are others, and what its row of the unsteered model is called if not `none`.
 """
 
 import textwrap
@@ -55,7 +56,11 @@ def markdown_table(results: Sequence[Mapping[str, object]]) -> str:
 
 
 def _sort_key(ours: Mapping[str, object]) -> tuple[str, str, str, int]:
-    return ours["task"], ours["model"], ours["method"], ours["fewshot"]
+    return ours["task"], ours["model"], _method(ours), ours["fewshot"]
+
+
+def _method(ours: Mapping[str, object]) -> str:
+    return ", ".join([ours["method"], *([ours["finetune"]["kind"]] if "finetune" in ours else [])])
 
 
 def _markdown_row(ours: Mapping[str, object]) -> list[str]:
@@ -74,7 +79,7 @@ def _markdown_row(ours: Mapping[str, object]) -> list[str]:
 def _title(ours: Mapping[str, object]) -> str:
     chance = "" if ours.get("chance") is None else f"; chance {percent(ours['chance'])} %"
     return (
-        f"{ours['task']}, {ours['model']}, {ours['method']}, {ours['fewshot']}-shot: "
+        f"{ours['task']}, {ours['model']}, {_method(ours)}, {ours['fewshot']}-shot: "
         f"n = {ours['protocols']['unsteered']['n']} test documents{chance}"
     )
 
@@ -193,7 +198,7 @@ def _metric(ours: Mapping[str, object], key: str, metric: str) -> Mapping[str, o
 def _paper(ours: Mapping[str, object], key: str, metric: str) -> PaperValue | None:
     """Find what the paper prints for a row; it chose on the test set, so it has no held-out row."""
     names = ours.get("paper", ours)
-    method = "none" if key == "unsteered" else names["method"]
+    method = names.get("unsteered", "none") if key == "unsteered" else names["method"]
     if key == "heldout" or names["task"] is None or method is None:
         return None
     english_pairs = bool(ours.get("english_pairs", False))

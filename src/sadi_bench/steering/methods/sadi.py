@@ -163,12 +163,13 @@ class Sadi:
                 "method.strength and method.delta: give one of them and set the other to null "
                 "(delta = strength - 1)."
             )
+        top_ks = counts("top_k", self.top_k)
         strengths = (
             numbers("strength", self.strength)
             if self.delta is None
             else [d + 1 for d in numbers("delta", self.delta)]
         )
-        return cells_of(top_k=counts("top_k", self.top_k), strength=strengths)
+        return cells_of(top_k=top_ks, strength=strengths)
 
     def fit(self, lm: LanguageModel, pairs: Sequence[EncodedContrast]) -> MaskedSteering:
         """Rank the elements by the pairs' mean difference and freeze the grid."""
