@@ -3,8 +3,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
+TABLES := table1 table4 table5 table6 table8 table10
+SIZES = $(if $(LIMIT),task.n_pairs=$(LIMIT) task.n_select=$(LIMIT) task.n_test=$(LIMIT))
+MODEL_KEY = model
+
 .DEFAULT_GOAL := help
-.PHONY: help run test install bench check format smoke fetch clean
+.PHONY: help run test install bench tables check format smoke fetch clean $(TABLES)
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,6 +32,14 @@ bench: .venv/bench-installed ## time the grid against lm-eval and hooks (20 minu
 .venv/bench-installed: .venv/installed
 	$(PIP) --editable '.[bench]'
 	@touch $@
+
+table5 table6: MODEL_KEY = hydra.sweeper.params.model
+$(TABLES): .venv/installed # what is done is skipped
+	$(BIN)/sadi-bench experiment=$@ $(if $(MODEL),$(MODEL_KEY)=$(MODEL)) $(SIZES)
+	$(if $(filter table1,$@),$(BIN)/sadi-bench experiment=table1-sft $(if $(MODEL),model=$(MODEL)) $(SIZES))
+
+tables: .venv/installed ## write results/tables/ from the runs; make table1 [MODEL= LIMIT=] runs one, ... table10
+	$(BIN)/python scripts/make_tables.py $(if $(MODEL),--model $(MODEL))
 
 .venv/test-installed: .venv/installed
 	$(PIP) --editable '.[test]'

@@ -74,6 +74,9 @@ def _report(table: pd.DataFrame) -> list[str]:
         *(f"- ({key}) {name}" for key, name in SYSTEMS.items()),
         f"  (b) is timed on {first['sample']} of the documents and scaled to all.",
         "",
+        "Seconds leave out loading the model and reading the pairs; peak memory is the whole "
+        "process's, with both.",
+        "",
         "| task | prompt tokens | cells | (a) s | (d) s | (d) / (a) | cells × (c) / (d) | "
         "cells × (b) / (d) | peak memory (d) − (a), GB |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",

@@ -77,10 +77,11 @@ class _Bench:
         self.job, self.task = job, replace(task, select=None)
         self.lm = load_language_model(resolved(config.model))
         self.keep_newline = task.spec.trailing_newline == TrailingNewline.prompt
-        pairs = contrastive_pairs(task, seed=config.seed)
-        encoded, _ = encode_pairs(self.lm, pairs, self.keep_newline)
-        self.intervention = method_of(config.method).fit(self.lm, encoded)
-        self.cell = len(self.intervention.cells) // 2
+        if job.system != "a":  # the plain evaluation reads no pairs: its memory must not show them
+            pairs = contrastive_pairs(task, seed=config.seed)
+            encoded, _ = encode_pairs(self.lm, pairs, self.keep_newline)
+            self.intervention = method_of(config.method).fit(self.lm, encoded)
+            self.cell = len(self.intervention.cells) // 2
         self.position = 0  # of the last prompt token, where (b) steers
 
     def requests(self) -> list[list[tuple[tuple[int, ...], tuple[int, ...]]]]:

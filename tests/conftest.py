@@ -1,5 +1,6 @@
 """Tiny models for the tests of the engine; cases.py makes what they are asked."""
 
+import jaxtyping
 import pytest
 import torch
 
@@ -29,3 +30,11 @@ def lm(request) -> LanguageModel:
 @pytest.fixture(scope="session")
 def llama() -> LanguageModel:
     return tiny_lm("llama")
+
+
+@pytest.fixture
+def types_unchecked():
+    """What a user types has any type; without the tests' tools it comes as far as the settings."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

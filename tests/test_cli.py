@@ -96,7 +96,7 @@ IN_A_RUN = [
     ("method.delta=4", "method.strength and method.delta: give one of them and set the other to"),
     ("method.name=null", "method.name=null: give it a text; tables show it."),
     ("+method.foo=1", "method.foo: no such setting. Known: delta,"),
-    ("method.kind=foo", "method.kind=foo: unknown. Known: caa, iti, none, sadi."),
+    ("method.kind=foo", "method.kind=foo: unknown. Known: caa, calibrate, iti, none, sadi."),
     ("task.n_pairs=0", "task.n_pairs=0: choose at least 1, or null for the default."),
     (
         "task.n_pairs=26",

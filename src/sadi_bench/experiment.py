@@ -23,7 +23,7 @@ from sadi_bench.scoring.harness import SteeredLM
 from sadi_bench.settings import RunConfig
 from sadi_bench.steering.contrast import encode_pairs
 from sadi_bench.steering.methods import method_of
-from sadi_bench.tasks.pairs import contrastive_pairs
+from sadi_bench.tasks.pairs import content_free_pairs, contrastive_pairs
 from sadi_bench.tasks.spec import TrailingNewline
 from sadi_bench.tasks.task import load_task
 
@@ -70,6 +70,9 @@ def run(config: RunConfig) -> RunResult:
             answers = [(pair.prompt, pair.positive) for pair in encoded]
             lm = steered.lm = finetuned(config.model, config.finetune, answers, config.seed)
             clock.lap("finetune")
+        if texts := method.content_free:
+            pairs = content_free_pairs(task, pairs, texts, seed=config.seed, chat_template=template)
+            encoded, merged_pairs = encode_pairs(lm, pairs, newline)
         steered.intervention = method.fit(lm, encoded)
         clock.lap("identify")
         grid = score_grid(task, steered)

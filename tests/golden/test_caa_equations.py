@@ -1,6 +1,5 @@
 """CAA (arXiv 2312.06681) re-derived in NumPy on recorded activations."""
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -150,15 +149,7 @@ def test_the_grid_is_the_unsteered_cell_and_every_layer_with_every_multiplier():
     assert [cell.params["layer"] for cell in Caa(layer=0, multiplier=1.0).grid(9)[1:]] == [0]
 
 
-@pytest.fixture
-def _types_unchecked():
-    """What a user types has any type."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
-
-
-@pytest.mark.usefixtures("_types_unchecked")
+@pytest.mark.usefixtures("types_unchecked")
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

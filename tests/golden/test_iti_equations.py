@@ -2,7 +2,6 @@
 
 import warnings
 
-import jaxtyping
 import numpy as np
 import pytest
 import torch
@@ -184,15 +183,7 @@ def test_activations_beyond_the_number_range_are_refused(monkeypatch):
         Iti(top_k=1).fit(tiny_lm("llama"), contrasts(PAIRS))
 
 
-@pytest.fixture
-def _types_unchecked():
-    """What a user types has any type."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
-
-
-@pytest.mark.usefixtures("_types_unchecked")
+@pytest.mark.usefixtures("types_unchecked")
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

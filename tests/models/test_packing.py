@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from cases import in_rows, tiny_lm
-from sadi_bench.models.packing import layout_of, rows_of, run_branches, run_prefix, tree_of
+from sadi_bench.models.layout import layout_of, rows_of, tree_of
+from sadi_bench.models.packing import run_branches, run_prefix
 
 BRANCHES = [(4, 5, 6), (4, 5), (4, 7), (8,)]
 PROMPTS = [(11, 12, 13, 14), (21,), (31, 32)]

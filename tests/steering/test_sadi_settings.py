@@ -1,6 +1,5 @@
 """SADI's switches: its grid, and one line for every setting that makes no sense."""
 
-import jaxtyping
 import pytest
 import torch
 
@@ -17,15 +16,7 @@ from sadi_bench.tasks.pairs import ContrastivePair
 NAN, INF = float("nan"), float("inf")
 
 
-@pytest.fixture
-def _types_unchecked():
-    """What a user types has any type; without the tests' tools it comes as far as the settings."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
-
-
-@pytest.mark.usefixtures("_types_unchecked")
+@pytest.mark.usefixtures("types_unchecked")
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

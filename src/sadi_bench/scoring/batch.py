@@ -10,7 +10,8 @@ from torch import Tensor
 from sadi_bench.models.families import Site
 from sadi_bench.models.hooks import Edit, edited, recorded_blocks
 from sadi_bench.models.language_model import LanguageModel
-from sadi_bench.models.packing import Layout, Prefix, layout_of, run_branches, run_prefix
+from sadi_bench.models.layout import Layout, layout_of
+from sadi_bench.models.packing import Prefix, run_branches, run_prefix
 from sadi_bench.models.shapes import Bool, Float
 from sadi_bench.scoring.logits import Successors, successors_of, token_scores
 from sadi_bench.steering.intervention import Intervention, Reach

@@ -13,7 +13,7 @@ from lm_eval.api.task import Task as HarnessTask
 from sadi_bench.errors import SettingError
 from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.scoring.choices import ChoiceRequest, score_choices
-from sadi_bench.steering.intervention import UNSTEERED_MODEL, Intervention
+from sadi_bench.steering.intervention import UNSTEERED_MODEL, AnswerBias, Intervention
 from sadi_bench.tasks.quiet import quiet_libraries
 
 Tokens = tuple[int, ...]
@@ -56,6 +56,7 @@ class SteeredLM(TemplateLM):
     def intervention(self, intervention: Intervention) -> None:
         self._intervention = intervention
         self._scores: dict[tuple[Tokens, Tokens], CellScores] = {}
+        self._biases: dict[Tokens, np.ndarray] | None = None
         if self.lm.fingerprint not in _UNSTEERED:
             _UNSTEERED.clear()
         if len(intervention.cells) == 1:
@@ -126,16 +127,36 @@ class SteeredLM(TemplateLM):
         requests = [ChoiceRequest(context, tuple(found)) for context, found in answers.items()]
         if not requests:
             return
+        if isinstance(self.intervention, AnswerBias) and self._biases is None:
+            self._biases = self._learn_biases(self.intervention)
         scores = score_choices(self.lm, requests, self.intervention, self.token_budget)
         for request, score in zip(requests, scores, strict=True):
             for answer, logprobs, greedy in zip(
                 request.answers, score.logprobs, score.greedy, strict=True
             ):
+                if self._biases is not None:
+                    logprobs = logprobs + self._bias_of(answer)
                 self._scores[request.prompt, answer] = (logprobs, greedy, score.finite)
         if self.lm.fingerprint:
             known = _UNSTEERED.setdefault(self.lm.fingerprint, {})
             for pair, (logprobs, greedy, finite) in self._scores.items():
                 known[pair] = (logprobs[:1], greedy[:1], finite[:1])
+
+    def _learn_biases(self, intervention: AnswerBias) -> dict[Tokens, np.ndarray]:
+        """Ask the unsteered model what the intervention wants to know."""
+        requests = [ChoiceRequest(prompt, intervention.answers) for prompt in intervention.prompts]
+        scores = score_choices(self.lm, requests, UNSTEERED_MODEL, self.token_budget)
+        biases = intervention.biases(np.stack([score.logprobs[:, 0] for score in scores]))
+        return dict(zip(intervention.answers, biases.astype(np.float32), strict=True))
+
+    def _bias_of(self, answer: Tokens) -> np.ndarray:
+        if answer not in self._biases:
+            text = self.lm.tokenizer.decode(answer)
+            raise SettingError(
+                f"method=calibrate: no constant was learnt for the answer {text!r}, which no pair "
+                "has; choose more task.n_pairs, or a task whose choices are always the same."
+            )
+        return self._biases[answer]
 
     def _answer(self, pair: tuple) -> tuple[float, bool]:
         logprobs, greedy, _ = self._scores[pair]

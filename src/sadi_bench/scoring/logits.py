@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sadi_bench.models.language_model import LanguageModel
-from sadi_bench.models.packing import Layout
+from sadi_bench.models.layout import Layout
 from sadi_bench.models.shapes import Bool, Float, Int
 
 LOGITS_AT_ONCE = {"cpu": 1 << 24, "cuda": 1 << 27}

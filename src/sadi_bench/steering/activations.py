@@ -11,13 +11,9 @@ from tqdm import tqdm
 from sadi_bench.models.families import Site
 from sadi_bench.models.hooks import Edit, edited
 from sadi_bench.models.language_model import LanguageModel
+from sadi_bench.models.layout import Layout, layout_of
 from sadi_bench.models.memory import memory_error, out_of_memory
-from sadi_bench.models.packing import (
-    Layout,
-    layout_of,
-    run_branches,
-    run_prefix,
-)
+from sadi_bench.models.packing import run_branches, run_prefix
 from sadi_bench.models.shapes import Float
 from sadi_bench.steering.cache import cache_key, keep_tensors, kept_tensors
 

@@ -1,10 +1,12 @@
 """Score, rank and mask the elements of a model (arXiv 2410.12299, equations 1 to 3)."""
 
+from dataclasses import dataclass, field
+
 import torch
 from torch import Tensor
 
 from sadi_bench.models.families import Site
-from sadi_bench.models.shapes import Float, Int
+from sadi_bench.models.shapes import Bool, Float, Int
 
 
 def element_scores(
@@ -35,6 +37,35 @@ def random_ranks(scores: Float[Tensor, "layer element"], seed: int) -> Int[Tenso
     """Rank the elements by lot, the same for the same seed."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randperm(scores.numel(), generator=generator).view(scores.shape)
+
+
+@dataclass(frozen=True)
+class Masks:
+    """Hold every cell's identification mask: the elements of rank below its K (0: none)."""
+
+    ranks: Int[Tensor, "layer element"]
+    top_k: Int[Tensor, " cell"]
+    _lowest: list[int] = field(init=False)
+    _placed: dict[torch.device, tuple[Tensor, Tensor]] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_lowest", self.ranks.min(dim=1).values.tolist())
+
+    def first_layer(self, cell: int) -> int:
+        """Return the first layer with a masked element, or the number of layers."""
+        layers = (self.ranks < self.top_k[cell]).any(dim=1).nonzero()
+        return int(layers[0]) if len(layers) else len(self.ranks)
+
+    def at(
+        self, layer: int, cells: Int[Tensor, " cell"], device: torch.device
+    ) -> Bool[Tensor, "cell element"] | None:
+        """Return one layer's masks on a device that is not waited for; None if all are empty."""
+        if self._lowest[layer] >= self.top_k[cells].max():
+            return None
+        if device not in self._placed:
+            self._placed[device] = self.ranks.to(device), self.top_k.to(device)
+        ranks, top_k = self._placed[device]
+        return ranks[layer] < top_k[cells.to(device, non_blocking=True), None]
 
 
 def listed_elements(

@@ -1,7 +1,8 @@
-"""A method's grid: lists of hyper-parameters, checked, and their product as cells."""
+"""A method's settings, checked: choices, and lists whose product is its grid of cells."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from itertools import product
 
 from sadi_bench.errors import SettingError
@@ -28,6 +29,25 @@ def counts(name: str, value: object) -> list[int]:
         if v < 1 or v != int(v):
             raise SettingError(f"method.{name}={v}: choose {WHOLE}.")
     return [int(v) for v in values]
+
+
+def check_choices(settings: object, choices: Mapping[str, Sequence[str]]) -> None:
+    """Refuse a field of a method's settings that is none of its choices."""
+    for name, allowed in choices.items():
+        if (value := getattr(settings, name)) not in allowed:
+            raise SettingError(f"method.{name}={value}: choose one of {', '.join(allowed)}.")
+
+
+def check_seed(seed: object) -> None:
+    """Refuse what numpy's generators would."""
+    if not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise SettingError(f"method.seed={seed}: choose a whole number, 0 to {2**32 - 1}.")
+
+
+def departures(settings: object, names: Sequence[str]) -> list[str]:
+    """List those fields, as typed, that differ from the default of their class."""
+    default = {field.name: field.default for field in fields(settings)}
+    return [f"{n}={getattr(settings, n)}" for n in names if getattr(settings, n) != default[n]]
 
 
 def cells_of(**axes: Sequence[float | int]) -> tuple[Cell, ...]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 from torch import Tensor
 
 from sadi_bench.models.families import Site
@@ -69,6 +70,22 @@ class Intervention(Protocol):
 
     def elements(self) -> list[tuple[int, int, float]]:
         """List the ranked elements, best first: layer, index within the layer, score."""
+
+
+@runtime_checkable
+class AnswerBias(Intervention, Protocol):
+    """Add a constant to the log-probability of every answer instead of editing activations.
+
+    `prompts` and `answers` are what the unsteered model is asked before anything is scored.
+    """
+
+    prompts: tuple[tuple[int, ...], ...]
+    answers: tuple[tuple[int, ...], ...]
+
+    def biases(
+        self, logprobs: Float[np.ndarray, "prompt answer"]
+    ) -> Float[np.ndarray, "answer cell"]:
+        """Learn the constants from the log-probabilities of all answers behind all prompts."""
 
 
 @dataclass(frozen=True)

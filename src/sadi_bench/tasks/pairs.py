@@ -1,8 +1,9 @@
 """Contrastive pairs: a prompt of the identify split with its right and a wrong answer."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from lm_eval.api.instance import Instance
 
@@ -35,6 +36,40 @@ def contrastive_pairs(
     for instance in task.identify.instances:
         answers.setdefault(instance.doc_id, []).append(instance)
     return [_pair(task, instances, seed) for instances in answers.values()]
+
+
+def content_free_pairs(
+    task: Task,
+    pairs: Sequence[ContrastivePair],
+    texts: Sequence[str],
+    *,
+    seed: int,
+    chat_template: Callable | None = None,
+) -> list[ContrastivePair]:
+    """Put each text in the place of all that a document says, and pair the pairs' answers anew.
+
+    Columns of texts are replaced, lists of texts entry by entry; every answer stands in a pair.
+    """
+    answers = list(dict.fromkeys(a for pair in pairs for a in (pair.positive, pair.negative)))
+    doc, found = task.identify.test_docs()[0], []
+    for text in texts:
+        empty = {column: _replaced(value, text) for column, value in doc.items()}
+        task.identify.set_fewshot_seed(seed)
+        prompt = task.identify.fewshot_context(
+            empty,
+            num_fewshot=task.spec.fewshot,
+            apply_chat_template=chat_template is not None,
+            chat_template=chat_template,
+            gen_prefix=task.identify.doc_to_prefix(empty),
+        )
+        found += [ContrastivePair(prompt, *two, doc[DOC_ID]) for two in pairwise(answers)]
+    return found
+
+
+def _replaced(value: object, text: str) -> object:
+    if isinstance(value, list):
+        return [_replaced(entry, text) for entry in value]
+    return text if isinstance(value, str) else value
 
 
 def _pair(task: Task, instances: list[Instance], seed: int) -> ContrastivePair:

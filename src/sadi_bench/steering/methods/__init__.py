@@ -2,7 +2,7 @@
 
 import dataclasses
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any, Protocol, runtime_checkable
 
@@ -11,7 +11,12 @@ from sadi_bench.errors import SettingError, unknown_key, unknown_name
 
 @runtime_checkable
 class Method(Protocol):
-    """Learn from contrastive pairs, then freeze."""
+    """Learn from contrastive pairs, then freeze.
+
+    `content_free`: texts that take the place of the documents in the pairs' prompts; mostly none.
+    """
+
+    content_free: Sequence[str]
 
     def fit(self, lm: Any, pairs: Any) -> Any:
         """Return a frozen Intervention."""

@@ -5,7 +5,7 @@ mean of A+ - A- there, read at the answers' last tokens.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.models.shapes import Float, Int
 from sadi_bench.steering.activations import EncodedContrast, mean_difference
 from sadi_bench.steering.elements import listed_elements, ranks_of
-from sadi_bench.steering.grid import cells_of, numbers
+from sadi_bench.steering.grid import cells_of, check_choices, departures, numbers
 from sadi_bench.steering.intervention import Cell, Reach
 
 WHOLE = "a whole number of at least 0"
@@ -77,20 +77,16 @@ class Caa:
     multiplier: float | Sequence[float] = (-2.0, -1.0, -0.5, 0.5, 1.0, 2.0)
     reach: str = "from_last_prompt"
 
+    content_free = ()
     CHOICES = {"reach": ("last_prompt", "from_last_prompt")}
 
     def __post_init__(self) -> None:
-        for name, allowed in self.CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise SettingError(
-                    f"method.{name}={getattr(self, name)}: choose one of {', '.join(allowed)}."
-                )
+        check_choices(self, self.CHOICES)
         self.grid(1)
 
     def departures(self) -> list[str]:
         """List the switches that are not as published."""
-        default = {field.name: field.default for field in fields(self)}
-        return [f"{n}={getattr(self, n)}" for n in self.CHOICES if getattr(self, n) != default[n]]
+        return departures(self, tuple(self.CHOICES))
 
     def published_name(self) -> str | None:
         """Return what the paper's tables have numbers for, or None."""

@@ -8,7 +8,7 @@ where the released code has two folds.
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -23,8 +23,15 @@ from sadi_bench.models.families import Site
 from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.models.shapes import Float, Int
 from sadi_bench.steering.activations import EncodedContrast, all_activations
-from sadi_bench.steering.elements import listed_elements, ranks_of
-from sadi_bench.steering.grid import cells_of, counts, numbers
+from sadi_bench.steering.elements import Masks, listed_elements, ranks_of
+from sadi_bench.steering.grid import (
+    cells_of,
+    check_choices,
+    check_seed,
+    counts,
+    departures,
+    numbers,
+)
 from sadi_bench.steering.intervention import Cell, Reach
 
 TRAINING_PAIRS = 2
@@ -46,22 +53,18 @@ class HeadShift:
     deviations: Float[Tensor, "layer head"]
     site: Site = Site.head
     overwrites: bool = False
-    _top_k: Tensor = field(init=False)
+    _masks: Masks = field(init=False)
     _alpha: Tensor = field(init=False)
-    _lowest_rank: list[int] = field(init=False)
 
     def __post_init__(self) -> None:
-        params = [cell.params for cell in self.cells]
-        top_k = [p["top_k"] if p.get("alpha") else 0 for p in params]
-        set_ = object.__setattr__
-        set_(self, "_top_k", torch.tensor(top_k))
-        set_(self, "_alpha", torch.tensor([float(p.get("alpha", 0)) for p in params]))
-        set_(self, "_lowest_rank", self.ranks.min(dim=1).values.tolist())
+        alpha = torch.tensor([float(cell.params.get("alpha", 0)) for cell in self.cells])
+        top_k = torch.tensor([cell.params.get("top_k", 0) for cell in self.cells])
+        object.__setattr__(self, "_masks", Masks(self.ranks, top_k * (alpha != 0)))
+        object.__setattr__(self, "_alpha", alpha)
 
     def first_layer(self, cell: int) -> int:
         """Return the first layer with a steered head, or the number of layers."""
-        layers = (self.ranks < self._top_k[cell]).any(dim=1).nonzero()
-        return int(layers[0]) if len(layers) else len(self.ranks)
+        return self._masks.first_layer(cell)
 
     def edit(
         self,
@@ -70,15 +73,15 @@ class HeadShift:
         cells: Int[Tensor, " cell"],
     ) -> Float[Tensor, "batch cell node width"] | None:
         """Shift in float32: half precision rounds away what is small beside the values."""
-        top_k = self._top_k[cells]
-        if self._lowest_rank[layer] >= top_k.max():
+        device = values.device
+        mask = self._masks.at(layer, cells, device)
+        if mask is None:
             return None
-        steered = self.ranks[layer] < top_k[:, None]  # [cell head]
-        strength = self._alpha[cells, None] * steered * self.deviations[layer]
-        strength = strength[:, None, :, None].to(values.device, non_blocking=True)
-        direction = self.directions[layer].to(values.device, non_blocking=True)
-        split = values.float().unflatten(-1, direction.shape)  # [batch cell node head head_dim]
-        return (split + strength * direction).flatten(-2).to(values.dtype)
+        shift = self.deviations[layer, :, None] * self.directions[layer]  # [head head_dim]
+        shift = shift.to(device, non_blocking=True)
+        alpha = self._alpha[cells, None].to(device, non_blocking=True) * mask
+        split = values.float().unflatten(-1, shift.shape)  # [batch cell node head head_dim]
+        return (split + alpha[:, None, :, None] * shift).flatten(-2).to(values.dtype)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return θ [layer head head_dim], σ, the probes' accuracies and the ranks [layer head]."""
@@ -105,19 +108,15 @@ class Iti:
     reach: str = "from_last_prompt"
     seed: int = 0
 
+    content_free = ()
     CHOICES = {
         "direction": ("mass_mean", "probe"),
         "reach": ("last_prompt", "from_last_prompt"),
     }
 
     def __post_init__(self) -> None:
-        for name, allowed in self.CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise SettingError(
-                    f"method.{name}={getattr(self, name)}: choose one of {', '.join(allowed)}."
-                )
-        if not isinstance(self.seed, int) or not 0 <= self.seed < 2**32:
-            raise SettingError(f"method.seed={self.seed}: choose a whole number, 0 to {2**32 - 1}.")
+        check_choices(self, self.CHOICES)
+        check_seed(self.seed)
         if not isinstance(self.val_ratio, int | float) or not 0 < self.val_ratio < 1:
             raise SettingError(
                 f"method.val_ratio={self.val_ratio}: choose a number above 0 and below 1."
@@ -126,9 +125,7 @@ class Iti:
 
     def departures(self) -> list[str]:
         """List the switches that are not as published."""
-        names = ("val_ratio", "direction", "reach")
-        default = {field.name: field.default for field in fields(self)}
-        return [f"{n}={getattr(self, n)}" for n in names if getattr(self, n) != default[n]]
+        return departures(self, ("val_ratio", "direction", "reach"))
 
     def published_name(self) -> str | None:
         """Return what the paper's tables have numbers for, or None."""

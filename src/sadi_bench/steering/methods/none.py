@@ -12,6 +12,8 @@ from sadi_bench.steering.intervention import UNSTEERED_MODEL, NoIntervention
 class Unsteered:
     """Fit nothing."""
 
+    content_free = ()
+
     def departures(self) -> list[str]:
         """List nothing: there is nothing to switch."""
         return []

@@ -5,7 +5,7 @@ the mask by lot (`elements: random`) or add a fixed vector, A' = A + δ (D ⊙ m
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -15,8 +15,21 @@ from sadi_bench.models.families import Site
 from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.models.shapes import Float, Int
 from sadi_bench.steering.activations import EncodedContrast, mean_difference
-from sadi_bench.steering.elements import element_scores, listed_elements, random_ranks, ranks_of
-from sadi_bench.steering.grid import cells_of, counts, numbers
+from sadi_bench.steering.elements import (
+    Masks,
+    element_scores,
+    listed_elements,
+    random_ranks,
+    ranks_of,
+)
+from sadi_bench.steering.grid import (
+    cells_of,
+    check_choices,
+    check_seed,
+    counts,
+    departures,
+    numbers,
+)
 from sadi_bench.steering.intervention import Cell, Reach
 
 NAMES = {"head": "heads", "neuron": "neurons", "hidden": "coordinates"}
@@ -44,24 +57,18 @@ class MaskedSteering:
     difference: Float[Tensor, "layer width"]
     overwrites: bool
     vector: Float[Tensor, "layer width"] | None = None
-    _top_k: Tensor = field(init=False)
+    _masks: Masks = field(init=False)
     _delta: Tensor = field(init=False)
-    _lowest_rank: list[int] = field(init=False)
-    _placed: dict[torch.device, tuple[Tensor, ...]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        params = [cell.params for cell in self.cells]
-        set_ = object.__setattr__
-        set_(self, "_top_k", torch.tensor([p.get("top_k", 0) for p in params]))
-        set_(self, "_delta", torch.tensor([p.get("strength", 1.0) - 1.0 for p in params]))
-        set_(self, "_lowest_rank", self.ranks.min(dim=1).values.tolist())
+        delta = torch.tensor([cell.params.get("strength", 1.0) - 1.0 for cell in self.cells])
+        top_k = torch.tensor([cell.params.get("top_k", 0) for cell in self.cells])
+        object.__setattr__(self, "_masks", Masks(self.ranks, top_k * (delta != 0)))
+        object.__setattr__(self, "_delta", delta)
 
     def first_layer(self, cell: int) -> int:
         """Return the first layer with a masked element, or the number of layers."""
-        if self._delta[cell] == 0:
-            return len(self.ranks)
-        layers = (self.ranks < self._top_k[cell]).any(dim=1).nonzero()
-        return int(layers[0]) if len(layers) else len(self.ranks)
+        return self._masks.first_layer(cell)
 
     def edit(
         self,
@@ -70,23 +77,17 @@ class MaskedSteering:
         cells: Int[Tensor, " cell"],
     ) -> Float[Tensor, "batch cell node width"] | None:
         """Apply equation 5 (or 6) in float32: half precision overflows at large strengths."""
-        if self._lowest_rank[layer] >= self._top_k[cells].max():
+        mask = self._masks.at(layer, cells, values.device)
+        if mask is None:
             return None
-        if (device := values.device) not in self._placed:
-            learnt = (self.ranks, self._top_k, self._delta)
-            self._placed[device] = tuple(tensor.to(device) for tensor in learnt)
-        ranks, top_k, delta = self._placed[device]
-        cells = cells.to(device, non_blocking=True)
-        ranks = ranks[layer]
-        masked = ranks < top_k[cells, None]  # [cell element]
-        delta = (delta[cells, None] * masked)[:, None, :, None]
-        split = values.float().unflatten(-1, (len(ranks), -1))  # [batch copy node element part]
+        delta = self._delta[cells, None].to(values.device, non_blocking=True) * mask
+        delta = delta[:, None, :, None]  # [cell node element part]
+        split = values.float().unflatten(-1, (mask.shape[1], -1))
         if self.vector is None:
             new = split * (1 + delta)
         else:
-            new = split + delta * self.vector[layer].to(values.device).unflatten(
-                0, (len(ranks), -1)
-            )
+            vector = self.vector[layer].to(values.device, non_blocking=True)
+            new = split + delta * vector.unflatten(0, (mask.shape[1], -1))
         return new.flatten(-2).to(values.dtype)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -99,7 +100,7 @@ class MaskedSteering:
 
     def elements(self) -> list[tuple[int, int, float]]:
         """List the elements that the largest K needs, and more."""
-        limit = max(LISTED_ELEMENTS, 2 * int(self._top_k.max()))
+        limit = max(LISTED_ELEMENTS, 2 * int(self._masks.top_k.max()))
         return listed_elements(self.scores, self.ranks, limit)
 
 
@@ -119,6 +120,7 @@ class Sadi:
     reach: str = "last_prompt"
     seed: int = 0
 
+    content_free = ()
     CHOICES = {
         "site": ("head", "neuron", "hidden"),
         "patch": ("clean", "inflight"),
@@ -130,20 +132,13 @@ class Sadi:
     }
 
     def __post_init__(self) -> None:
-        for name, allowed in self.CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise SettingError(
-                    f"method.{name}={getattr(self, name)}: choose one of {', '.join(allowed)}."
-                )
-        if not isinstance(self.seed, int) or not 0 <= self.seed < 2**32:
-            raise SettingError(f"method.seed={self.seed}: choose a whole number, 0 to {2**32 - 1}.")
+        check_choices(self, self.CHOICES)
+        check_seed(self.seed)
         self.grid()
 
     def departures(self) -> list[str]:
         """List the switches that are not as in the released code."""
-        names = ("patch", "hidden_site", "score", "reach")
-        default = {field.name: field.default for field in fields(self)}
-        return [f"{n}={getattr(self, n)}" for n in names if getattr(self, n) != default[n]]
+        return departures(self, ("patch", "hidden_site", "score", "reach"))
 
     def published_name(self) -> str | None:
         """Return what the paper's tables have numbers for, or None."""
