@@ -17,7 +17,7 @@ run: .venv/installed ## measure SADI on the embedded model and data; prints a ta
 	$(BIN)/sadi-bench
 
 test: .venv/test-installed fetch ## run the whole test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto
 
 install: .venv/installed ## make .venv and install the package
 

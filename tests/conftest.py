@@ -1,5 +1,7 @@
 """Tiny models for the tests of the engine; cases.py makes what they are asked."""
 
+import uuid
+
 import jaxtyping
 import pytest
 import torch
@@ -14,10 +16,15 @@ from tiny import TINY
 torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session")
+def kept(tmp_path_factory):
+    return tmp_path_factory.mktemp("kept")
+
+
 @pytest.fixture(autouse=True)
-def own_activations(monkeypatch, tmp_path_factory):
+def own_activations(monkeypatch, kept):
     """Read no activations that another test, or the user, left in the cache."""
-    folder = tmp_path_factory.mktemp("kept")
+    folder = kept / uuid.uuid4().hex
     monkeypatch.setattr(cache, "cache_folder", lambda: folder)
 
 
