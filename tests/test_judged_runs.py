@@ -14,7 +14,7 @@ from sadi_bench.scoring.judges.spec import JudgeSpec
 from scoring.judges.judge_cases import write_annotated
 from tasks.open_ended_files import write_toxigen
 from terminal import small_run, write_rows
-from text_runs import fits, letters, refused, run_of, texts_of, write_tasks
+from text_runs import fits, letters, refused, run_of, stand_alone, texts_of, write_tasks
 
 
 @pytest.fixture(scope="module")
@@ -26,11 +26,7 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _here(folder, monkeypatch):
-    monkeypatch.chdir(folder)
-    monkeypatch.setenv("SADI_BENCH_CACHE", str(folder / "cache"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    for name in ("SADI_BENCH_DATA", "HYDRA_FULL_ERROR"):
-        monkeypatch.delenv(name, raising=False)
+    stand_alone(folder, monkeypatch)
 
 
 def test_a_judge_comes_afterwards_and_writes_its_decisions_beside_the_texts(folder):

@@ -14,7 +14,17 @@ from sadi_bench.results.selection import select_cell
 from sadi_bench.tasks.metrics import normalised_answer
 from tasks.open_ended_files import write_triviaqa
 from terminal import Finished, command
-from text_runs import METHODS, SHORT, SIZES, fits, refused, run_of, texts_of, write_tasks
+from text_runs import (
+    METHODS,
+    SHORT,
+    SIZES,
+    fits,
+    refused,
+    run_of,
+    stand_alone,
+    texts_of,
+    write_tasks,
+)
 
 FILE = "triviaqa_sm_sub.jsonl"
 
@@ -28,11 +38,7 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _here(folder, monkeypatch):
-    monkeypatch.chdir(folder)
-    monkeypatch.setenv("SADI_BENCH_CACHE", str(folder / "cache"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    for name in ("SADI_BENCH_DATA", "HYDRA_FULL_ERROR"):
-        monkeypatch.delenv(name, raising=False)
+    stand_alone(folder, monkeypatch)
 
 
 def trivia_rows(folder: Path) -> list[dict]:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from sadi_bench.results.loading import load_run
 from scoring.judges.judge_cases import sentences, write_annotated, write_judged
@@ -49,6 +50,15 @@ def write_tasks(folder: Path) -> None:
     write_judged(folder / "truthfulqa", sentences())
     write_toxigen(folder / "toxigen")
     write_annotated(folder / "toxigen", letters(0))
+
+
+def stand_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in a folder with a cache of its own, without a hub and without a user's settings."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("SADI_BENCH_CACHE", str(folder / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    for name in ("SADI_BENCH_DATA", "HYDRA_FULL_ERROR"):
+        monkeypatch.delenv(name, raising=False)
 
 
 def run_of(task: str, *typed: str, method: str = "sadi-head") -> Finished:

@@ -112,7 +112,7 @@ def compute(config: RunConfig, method: Method, task: Task, path: Path, clock: Cl
         write_run(run_dir, task, steered, grid, pairs, encoded)
         report = protocols(grid, config.select_by, metrics_of(task), config.seed, lowest=lowest)
         if task.spec.generation_kwargs and not task.generates:
-            texts = headline_texts(task, steered, sorted(set(headline_cells(report).values())))
+            texts = headline_texts(task, steered, headline_cells(report).values())
         result = result_of(config, method, task, steered, grid, report, merged_pairs)
         if texts is not None:
             result["sadi_bench"] |= write_texts(run_dir, with_fluency(texts, steered), report)

@@ -59,7 +59,7 @@ class LanguageModel:
 
     def place(self, tensor: Tensor) -> Tensor:
         """Move a tensor to where token ids go; a GPU is not waited for."""
-        if self.device.type == "cuda":
+        if self.device.type == "cuda" and tensor.device.type == "cpu":
             tensor = tensor.pin_memory()
         return tensor.to(self.device, non_blocking=True)
 

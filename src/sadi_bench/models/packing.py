@@ -5,7 +5,7 @@ and position ids are shared. Families that take no such mask (alibi) run one row
 shared prefix instead.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ from sadi_bench.models.families import Site
 from sadi_bench.models.hooks import fed_by_first_copy, only_blocks
 from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.models.layout import Layout
-from sadi_bench.models.shapes import Float, Int
+from sadi_bench.models.shapes import Bool, Float, Int
 
 
 class _SharedPrefixLayer(DynamicLayer):
@@ -155,13 +155,13 @@ def _row_arguments(lm: LanguageModel, prefix: Prefix, layout: Layout, copies: in
 
 
 def _packed_arguments(lm: LanguageModel, prefix: Prefix, layout: Layout, copies: int) -> dict:
-    """Build the additive mask, one for each type of attention layer the model has."""
+    """Let every node see the prefix, its ancestors and itself, in its own copy."""
     device, (batch, nodes) = lm.device, layout.shape
     key_positions = torch.arange(prefix.padded_length)
     real = (key_positions < prefix.lengths[:, None])[:, None]  # [batch 1 key]
     positions = prefix.lengths[:, None] + layout.depths  # [batch node]
 
-    def mask(window: int | None) -> Tensor:
+    def seen(window: int | None) -> Tensor:
         past, tree = real.expand(batch, nodes, -1), layout.sees
         if window is not None:
             past = past & (positions[:, :, None] - key_positions < window)
@@ -170,18 +170,27 @@ def _packed_arguments(lm: LanguageModel, prefix: Prefix, layout: Layout, copies:
         own = torch.zeros(batch, copies, nodes, copies, nodes, dtype=torch.bool, device=device)
         copy = torch.arange(copies, device=device)
         own[:, copy, :, copy] = lm.place(tree)
-        seen = torch.cat(
+        return torch.cat(
             [past.flatten(1, 2), own.reshape(batch, copies * nodes, copies * nodes)], dim=-1
         )
-        additive = torch.zeros(seen.shape, dtype=lm.dtype, device=device)
-        return additive.masked_fill_(~seen, torch.finfo(lm.dtype).min)[:, None]
+
+    return {"attention_mask": attention_masks(lm, seen)}
+
+
+def attention_masks(
+    lm: LanguageModel, seen: Callable[[int | None], Bool[Tensor, "batch query key"]]
+) -> Tensor | dict[str, Tensor]:
+    """Turn who sees whom within a window into additive masks, as many as the model has types."""
+
+    def additive(window: int | None) -> Float[Tensor, "batch 1 query key"]:
+        visible = lm.place(seen(window))
+        mask = torch.zeros(visible.shape, dtype=lm.dtype, device=visible.device)
+        return mask.masked_fill_(~visible, torch.finfo(lm.dtype).min)[:, None]
 
     window = getattr(lm.network.config, "sliding_window", None)
     if lm.family.masks == "one":
-        return {"attention_mask": mask(window)}
-    types = set(lm.network.config.layer_types)
+        return additive(window)
     return {
-        "attention_mask": {
-            name: mask(window if name == "sliding_attention" else None) for name in types
-        }
+        name: additive(window if name == "sliding_attention" else None)
+        for name in set(lm.network.config.layer_types)
     }

@@ -14,7 +14,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from sadi_bench.models.language_model import LanguageModel
-from sadi_bench.models.packing import Prefix
+from sadi_bench.models.packing import Prefix, attention_masks
 from sadi_bench.models.shapes import Bool, Float, Int
 
 
@@ -114,7 +114,9 @@ class Rows:
         ids = torch.full((len(self.lengths) * self._slots,), tokens[0])
         ids[self._place] = torch.tensor(tokens)
         shape = (len(self.lengths), self._slots)
-        kwargs = {"attention_mask": self._masks()}
+        packs = self.lm.packs  # else the padding of the prefix is all that is masked
+        mask = attention_masks(self.lm, self._seen) if packs else self._seen(None)[:, 0].long()
+        kwargs = {"attention_mask": mask if packs else self.lm.place(mask)}
         if self.lm.takes_position_ids:
             positions = (self.lengths + self.steps)[:, None].expand(shape)
             kwargs["position_ids"] = self.lm.place(positions)
@@ -151,19 +153,6 @@ class Rows:
         for layer in self._cache.layers:
             layer.keep(sequences, slots)
 
-    def _masks(self) -> Tensor | dict[str, Tensor]:
-        """Say which keys each new token sees: one mask, or one for each type of layer."""
-        if not self.lm.packs:
-            return self.lm.place(self._seen(None)[:, 0].long())
-        config = self.lm.network.config
-        window = getattr(config, "sliding_window", None)
-        if self.lm.family.masks == "one":
-            return self._additive(window)
-        return {
-            name: self._additive(window if name == "sliding_attention" else None)
-            for name in set(config.layer_types)
-        }
-
     def _seen(self, window: int | None) -> Bool[Tensor, "sequence slot key"]:
         past, now = torch.arange(self._padded), self.lengths[:, None] + self.steps
         prefix = past < self.lengths[:, None]
@@ -174,8 +163,3 @@ class Rows:
             own = own & (self.steps - step_of < window)
         shape = (len(self.lengths), self._slots, -1)
         return torch.cat([prefix[:, None].expand(shape), own.expand(shape)], dim=-1)
-
-    def _additive(self, window: int | None) -> Float[Tensor, "sequence 1 slot key"]:
-        seen = self.lm.place(self._seen(window))
-        additive = torch.zeros(seen.shape, dtype=self.lm.dtype, device=seen.device)
-        return additive.masked_fill_(~seen, torch.finfo(self.lm.dtype).min)[:, None]

@@ -232,7 +232,7 @@ class SteeredLM(TemplateLM):
         most = int(kwargs.get("max_gen_toks", MAX_NEW_TOKENS))
         if most < 1:
             raise SettingError(f"task.generation_kwargs.max_gen_toks={most}: choose at least 1.")
-        return GenerationRequest(tuple(self.lm.encode(context)), most, until)
+        return GenerationRequest(self.text_tokens(context), most, until)
 
     def text_tokens(self, context: str) -> Tokens:
         """Return the tokens of a context that a text is written behind."""

@@ -36,8 +36,16 @@ def run_prompts(
     return run_prefix(lm, [prompt[:1] for prompt in prompts] if whole else prompts), readings
 
 
-def bound_to(readings: Mapping[int, Tensor], intervention: Intervention) -> Intervention:
-    """Bind an intervention to the prompts that were read, each the same for all its copies."""
+def bound_to(
+    readings: Mapping[int, Tensor], intervention: Intervention, owners: Tensor | None = None
+) -> Intervention:
+    """Bind an intervention to the prompts that were read, each the same for all its copies.
+
+    Or to rows, each a copy in a batch of one: `owners` [row] says whose prompt each continues.
+    """
     if not isinstance(intervention, ReadsPrompts):
         return intervention
-    return intervention.bound({layer: found[:, None] for layer, found in readings.items()})
+    if owners is None:
+        return intervention.bound({layer: found[:, None] for layer, found in readings.items()})
+    rows = {layer: found[owners.to(found.device)][None] for layer, found in readings.items()}
+    return intervention.bound(rows)

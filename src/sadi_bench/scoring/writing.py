@@ -13,8 +13,8 @@ from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.models.packing import Prefix, run_prefix
 from sadi_bench.models.rows import Rows
 from sadi_bench.scoring.logits import best_tokens
-from sadi_bench.scoring.prompts import run_prompts
-from sadi_bench.steering.intervention import Intervention, Reach, ReadsPrompts
+from sadi_bench.scoring.prompts import bound_to, run_prompts
+from sadi_bench.steering.intervention import Intervention, Reach
 
 UNSEEN_KEYS = 1024
 """Keys of other cells that a row may pass over, masked, before a sequence of its own is cheaper."""
@@ -79,21 +79,20 @@ def write_batch(
     owners = torch.tensor([row.place for row in rows])
     prefix, readings = run_prompts(lm, [request.prompt for request, _ in batch], intervention)
     if intervention.reach == Reach.all_tokens:
-        prefix = _steered_prefix(lm, _bound(intervention, readings, rows), rows)
+        prefix = _steered_prefix(lm, bound_to(readings, intervention, owners), rows)
         owners = torch.arange(len(rows))
     room = max(request.max_new_tokens for request, _ in batch)
     shared = stand_side_by_side(lm, intervention, *batch[0])
     running = Rows(lm, prefix, owners, room, shared)
-    ends, stops = _end_tokens(lm), _Stops(lm)
+    ends = _end_tokens(lm)
     tokens, steered = [row.request.prompt[-1] for row in rows], True
     while any(row.writes for row in rows):
-        bound = _bound(intervention, readings, rows)
-        with _steering(lm, bound, rows, running) if steered else nullcontext():
+        with _steering(lm, intervention, readings, rows, running) if steered else nullcontext():
             hidden = running.step(tokens)
         chosen = best_tokens(lm, hidden)
         for row, token in zip(rows, chosen, strict=True):
             if row.writes:
-                _advance(row, token, ends, stops)
+                _advance(lm, row, token, ends)
         steered = every_step
         tokens = [_next_token(row, token) for row, token in zip(rows, chosen, strict=True)]
         needed = [i for i, row in enumerate(rows) if row.writes or (every_step and row.feeds())]
@@ -144,7 +143,7 @@ def _next_token(row: _Row, chosen: int | None) -> int:
     return 0 if token is None else token
 
 
-def _advance(row: _Row, token: int | None, ends: set[int], stops: "_Stops") -> None:
+def _advance(lm: LanguageModel, row: _Row, token: int | None, ends: set[int]) -> None:
     row.finite &= token is not None
     if not row.finite:
         row.writes = False
@@ -153,7 +152,7 @@ def _advance(row: _Row, token: int | None, ends: set[int], stops: "_Stops") -> N
     if row.writes:
         row.tokens.append(token)
         full = len(row.tokens) >= row.request.max_new_tokens
-        row.writes = not (full or stops.reached(row.tokens, row.request.until))
+        row.writes = not (full or _stopped(lm, row.tokens, row.request.until))
 
 
 def _end_tokens(lm: LanguageModel) -> set[int]:
@@ -164,19 +163,13 @@ def _end_tokens(lm: LanguageModel) -> set[int]:
     return {token for token in (*ends, lm.tokenizer.eos_token_id) if token is not None}
 
 
-class _Stops:
+def _stopped(lm: LanguageModel, tokens: list[int], until: tuple[str, ...]) -> bool:
     """Find a text of `until` among the last tokens; each token is at least one byte."""
-
-    def __init__(self, lm: LanguageModel) -> None:
-        self.tokenizer = lm.tokenizer
-
-    def reached(self, tokens: list[int], until: tuple[str, ...]) -> bool:
-        if not any(until):
-            return False
-        longest = max(len(stop.encode()) for stop in until)
-        tail = tokens[-(longest + 4) :]
-        text = self.tokenizer.decode(tail, skip_special_tokens=True)
-        return any(stop in text for stop in until if stop)
+    if not any(until):
+        return False
+    longest = max(len(stop.encode()) for stop in until)
+    text = lm.tokenizer.decode(tokens[-(longest + 4) :], skip_special_tokens=True)
+    return any(stop in text for stop in until if stop)
 
 
 def _result(lm: LanguageModel, row: _Row) -> Generated:
@@ -187,17 +180,6 @@ def _result(lm: LanguageModel, row: _Row) -> Generated:
         if stop:
             text = text.split(stop)[0]
     return Generated(text, tuple(row.tokens))
-
-
-def _bound(
-    intervention: Intervention, readings: Mapping[int, Tensor], rows: list[_Row]
-) -> Intervention:
-    """Bind an intervention that reads prompts to the rows' prompts."""
-    if not isinstance(intervention, ReadsPrompts):
-        return intervention
-    places = torch.tensor([row.place for row in rows])
-    found = {layer: read[places.to(read.device)][None] for layer, read in readings.items()}
-    return intervention.bound(found)
 
 
 def _steered_prefix(lm: LanguageModel, intervention: Intervention, rows: list[_Row]) -> Prefix:
@@ -214,13 +196,19 @@ def _steered_prefix(lm: LanguageModel, intervention: Intervention, rows: list[_R
 
 @contextmanager
 def _steering(
-    lm: LanguageModel, intervention: Intervention, rows: list[_Row], running: Rows
+    lm: LanguageModel,
+    intervention: Intervention,
+    readings: Mapping[int, Tensor],
+    rows: list[_Row],
+    running: Rows,
 ) -> Iterator[None]:
     """Edit the rows, each as a copy of one node in a batch of one.
 
     What leaves a block is finite: rows share a sequence, and a mask's 0 · inf is no number. A row
     that left the number range is marked.
     """
+    places = torch.tensor([row.place for row in rows])
+    intervention = bound_to(readings, intervention, places)
     cells = torch.tensor([row.cell for row in rows])
     where = {id(row): i for i, row in enumerate(rows)}
     clean = torch.tensor(
@@ -240,6 +228,8 @@ def _steering(
         values = running.values(raw)
         nonlocal lost
         broken = ~values.sum(dim=-1, dtype=torch.float32).isfinite()
+        if raw.device.type == "cpu" and not broken.any():
+            return None  # elsewhere asking would wait for the device, block by block
         lost = lost.to(raw.device) | broken
         return running.put_back(torch.where(broken[:, None], 0, values), raw)
 

@@ -1,5 +1,6 @@
 """Score, rank and mask the elements of a model (arXiv 2410.12299, equations 1 to 3)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -7,6 +8,7 @@ from torch import Tensor
 
 from sadi_bench.models.families import Site
 from sadi_bench.models.shapes import Bool, Float, Int
+from sadi_bench.steering.intervention import Cell
 
 
 def element_scores(
@@ -66,6 +68,15 @@ class Masks:
             self._placed[device] = self.ranks.to(device), self.top_k.to(device)
         ranks, top_k = self._placed[device]
         return ranks[layer] < top_k[cells.to(device, non_blocking=True), None]
+
+
+def graded_masks(
+    ranks: Int[Tensor, "layer element"], cells: Sequence[Cell], strength: str
+) -> tuple[Masks, Float[Tensor, " cell"]]:
+    """Return every cell's mask, of its top_k, and its `strength`; none is masked where it is 0."""
+    strengths = torch.tensor([float(cell.params.get(strength, 0)) for cell in cells])
+    top_k = torch.tensor([cell.params.get("top_k", 0) for cell in cells])
+    return Masks(ranks, top_k * (strengths != 0)), strengths
 
 
 def listed_elements(

@@ -20,7 +20,7 @@ from sadi_bench.models.families import Site
 from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.models.shapes import Float, Int
 from sadi_bench.steering.activations import EncodedContrast, all_activations, check_finite
-from sadi_bench.steering.elements import Masks, listed_elements, ranks_of
+from sadi_bench.steering.elements import Masks, graded_masks, listed_elements, ranks_of
 from sadi_bench.steering.grid import (
     WHOLE,
     cells_of,
@@ -55,9 +55,8 @@ class PseudoRotation:
     _placed: dict[torch.device, tuple[Tensor, Networks]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        strength = torch.tensor([float(cell.params.get("strength", 0)) for cell in self.cells])
-        top_k = torch.tensor([cell.params.get("top_k", 0) for cell in self.cells])
-        object.__setattr__(self, "_masks", Masks(self.ranks, top_k * (strength != 0)))
+        masks, strength = graded_masks(self.ranks, self.cells, "strength")
+        object.__setattr__(self, "_masks", masks)
         object.__setattr__(self, "_strength", strength)
 
     def first_layer(self, cell: int) -> int:

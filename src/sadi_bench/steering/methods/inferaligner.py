@@ -31,7 +31,7 @@ from sadi_bench.steering.activations import (
     mean_difference,
     prompt_activations,
 )
-from sadi_bench.steering.elements import Masks, listed_elements, ranks_of
+from sadi_bench.steering.elements import Masks, graded_masks, listed_elements, ranks_of
 from sadi_bench.steering.grid import (
     cells_of,
     check_choices,
@@ -68,9 +68,8 @@ class GatedShift:
     _prompts: dict[int, int] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        alpha = torch.tensor([float(cell.params.get("alpha", 0)) for cell in self.cells])
-        top_k = torch.tensor([cell.params.get("top_k", 0) for cell in self.cells])
-        object.__setattr__(self, "_masks", Masks(self.ranks, top_k * (alpha != 0)))
+        masks, alpha = graded_masks(self.ranks, self.cells, "alpha")
+        object.__setattr__(self, "_masks", masks)
         object.__setattr__(self, "_alpha", alpha)
 
     def first_layer(self, cell: int) -> int:

@@ -23,7 +23,7 @@ from sadi_bench.models.families import Site
 from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.models.shapes import Float, Int
 from sadi_bench.steering.activations import EncodedContrast, all_activations
-from sadi_bench.steering.elements import Masks, listed_elements, ranks_of
+from sadi_bench.steering.elements import Masks, graded_masks, listed_elements, ranks_of
 from sadi_bench.steering.grid import (
     cells_of,
     check_choices,
@@ -57,9 +57,8 @@ class HeadShift:
     _alpha: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
-        alpha = torch.tensor([float(cell.params.get("alpha", 0)) for cell in self.cells])
-        top_k = torch.tensor([cell.params.get("top_k", 0) for cell in self.cells])
-        object.__setattr__(self, "_masks", Masks(self.ranks, top_k * (alpha != 0)))
+        masks, alpha = graded_masks(self.ranks, self.cells, "alpha")
+        object.__setattr__(self, "_masks", masks)
         object.__setattr__(self, "_alpha", alpha)
 
     def first_layer(self, cell: int) -> int:
