@@ -43,6 +43,23 @@ def _run(cfg: DictConfig) -> None:
         raise
 
 
+def _compare(arguments: list[str]) -> None:
+    """Print `sadi-bench compare RUN_A RUN_B`: names or folders of runs, each with `:CELL` if asked.
+
+    Settings: runs_dir=FOLDER, where names are looked up.
+    """
+    from sadi_bench.results.compare import compare, compare_table, side_of
+
+    names = [argument for argument in arguments if not argument.startswith("runs_dir=")]
+    folders = [argument.partition("=")[2] for argument in arguments if argument not in names]
+    if len(names) != 2:
+        raise SettingError(
+            f"compare: {len(names)} runs are named; name two, like compare RUN_A RUN_B:3."
+        )
+    before, after = (side_of(name, *folders[-1:]) for name in names)
+    print(compare_table(before, after, compare(before, after)))  # noqa: T201
+
+
 def main() -> None:
     """Run the command; show a traceback for a user's mistake only if asked to."""
     asked = {argument.lower() for argument in sys.argv[1:]}
@@ -52,7 +69,7 @@ def main() -> None:
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")  # libraries draw bars unasked
     try:
-        _run()
+        _compare(sys.argv[2:]) if sys.argv[1:2] == ["compare"] else _run()
         return
     except _Stopped as stopped:
         error = stopped.__cause__

@@ -18,7 +18,7 @@ from sadi_bench.models.finetune import finetuned
 from sadi_bench.models.loading import folder_fingerprint, load_language_model, resolved
 from sadi_bench.record import headline_cells, result_of, write_run, write_texts
 from sadi_bench.results.loading import load_result
-from sadi_bench.results.protocols import protocols
+from sadi_bench.results.report import report
 from sadi_bench.results.run_dir import is_complete, run_id, writing_run
 from sadi_bench.results.selection import cells_in_the_race
 from sadi_bench.results.tables import run_table
@@ -110,12 +110,14 @@ def compute(config: RunConfig, method: Method, task: Task, path: Path, clock: Cl
         # Before choosing, which may fail; not earlier: till now force=true keeps the old result.
         run_dir.write_config(yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True))
         write_run(run_dir, task, steered, grid, pairs, encoded)
-        report = protocols(grid, config.select_by, metrics_of(task), config.seed, lowest=lowest)
+        found = report(grid, config.select_by, metrics_of(task), config.seed, lowest=lowest)
+        rows = found["protocols"]
         if task.spec.generation_kwargs and not task.generates:
-            texts = headline_texts(task, steered, headline_cells(report).values())
-        result = result_of(config, method, task, steered, grid, report, merged_pairs)
+            texts = headline_texts(task, steered, headline_cells(rows).values())
+        result = result_of(config, method, task, steered, grid, rows, merged_pairs)
+        result["sadi_bench"] |= found
         if texts is not None:
-            result["sadi_bench"] |= write_texts(run_dir, with_fluency(texts, steered), report)
+            result["sadi_bench"] |= write_texts(run_dir, with_fluency(texts, steered), rows)
             clock.lap("texts")
         if judge is not None:
             result["sadi_bench"]["judge_note"] = judge.note

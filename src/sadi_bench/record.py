@@ -44,7 +44,7 @@ def harness_results(task: Task, steered: SteeredLM, report: Mapping[str, Any]) -
     """
     merged: dict[str, Any] = {}
     for row, suffix in HEADLINES.items():
-        if report[row] is None or report[row]["n_nonfinite"]:
+        if row not in headline_cells(report) or report[row]["n_nonfinite"]:
             continue
         name = task.name + suffix
         found = evaluate_cell(steered, {name: task.test}, report[row]["cell"])
@@ -124,8 +124,9 @@ def _paper_names(config: RunConfig, method: Method, task: Task) -> dict[str, str
 
 
 def headline_cells(report: Mapping[str, Any]) -> dict[str, int]:
-    """Name the cells of the report's rows."""
-    return {row: report[row]["cell"] for row in HEADLINES if report[row] is not None}
+    """Name the cells of the report's rows, of those that are one cell each."""
+    rows = {row: report[row] for row in HEADLINES if report[row] is not None}
+    return {row: found["cell"] for row, found in rows.items() if found["cell"] is not None}
 
 
 def write_texts(

@@ -45,7 +45,8 @@ def test_values_are_those_of_the_test_split_and_the_select_split_stands_beside(m
     report = protocols(make_grid({"select": select, "test": test}), **FAST)
     heldout, oracle = report["heldout"], report["oracle"]
     assert (heldout["cell"], heldout["params"]) == (2, {"top_k": 1, "strength": 15})
-    assert heldout["select_values"] == {"acc": 1.0, "acc_norm": 1.0, "exact_match": 1.0}
+    for metric in ("acc", "acc_norm", "exact_match", "paper_match"):
+        assert heldout["select_values"][metric] == 1.0
     measured = heldout["metrics"]["acc"]
     assert (measured["value"], measured["n"]) == (0.7, 10)
     assert measured["difference"] == pytest.approx(0.3)
@@ -84,7 +85,7 @@ def test_without_a_select_split_the_oracle_stands_alone(random_grid):
 def test_without_a_steered_cell_the_unsteered_model_is_reported(random_grid):
     grid = random_grid(1)
     report = protocols(grid[grid["cell"] == 0], **FAST)
-    assert report["heldout"] is report["oracle"] is None
+    assert report["heldout"] is report["crossfit"] is report["oracle"] is None
     assert report["unsteered"]["n"] == 50
 
 
@@ -98,7 +99,7 @@ def test_graded_scores_get_a_sign_flip_test_and_no_counts(random_grid):
 
 
 def test_a_task_without_acc_reports_what_it_has_and_asks_for_another_metric(random_grid):
-    grid = random_grid(1).drop(columns=["acc", "acc_norm"])
+    grid = random_grid(1).drop(columns=["acc", "acc_norm", "paper_match"])
     assert list(protocols(grid, "exact_match", **FAST)["heldout"]["metrics"]) == ["exact_match"]
     with pytest.raises(SettingError, match="select_by=acc: not measured"):
         protocols(grid, "acc", **FAST)

@@ -1,26 +1,38 @@
-"""Report the unsteered model, the held-out cell and the oracle cell on the test split."""
+"""Report the unsteered model and the cells that each protocol chooses.
 
+heldout: chosen on the select split, measured on the test split; the headline.
+heldout_abstain: the same choice where the unsteered cell may win.
+crossfit: chosen on one half of select ∪ test, measured on the other, and the other way round.
+oracle: chosen on the test split it is measured on, as the paper does; an upper bound.
+
+Where the grid has random draws, every draw chooses a cell of its own; a row is their mean.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from statistics import stdev
+
+import numpy as np
 import pandas as pd
 
-from sadi_bench.results.grid import (
-    UNSTEERED,
-    check_measured,
-    measured,
-    nonfinite_counts,
-    score_matrix,
+from sadi_bench.results.grid import UNSTEERED
+from sadi_bench.results.rows import Measurer, documents
+from sadi_bench.results.scored import Part, Scored
+from sadi_bench.results.selection import (
+    Choice,
+    candidate_values,
+    check_candidates,
+    check_selectable,
+    choose,
 )
-from sadi_bench.results.selection import Choice, candidate_cells, select_cell
-from sadi_bench.results.statistics import (
-    LEVEL,
-    N_RESAMPLES,
-    bootstrap_interval,
-    max_statistic_p_values,
-    mcnemar_exact,
-)
+from sadi_bench.results.statistics import LEVEL, N_RESAMPLES
 
-METRICS = ("acc", "acc_norm", "exact_match")
+METRICS = ("acc", "acc_norm", "exact_match", "paper_match")
+STEERED = ("heldout", "heldout_abstain", "crossfit", "oracle")
 LABELS = {
     "heldout": "chosen on the select split, reported on the test split",
+    "heldout_abstain": "as heldout, but the unsteered cell may be chosen",
+    "crossfit": "chosen on one half of all documents, reported on the other, and vice versa",
     "oracle": "chosen on the test split it is reported on: an upper bound, not a result",
 }
 ORACLE_P_VALUE_NOTE = (
@@ -32,131 +44,183 @@ ORACLE_P_VALUE_NOTE = (
 def protocols(
     grid: pd.DataFrame,
     metric: str = "acc",
-    metrics: tuple[str, ...] = METRICS,
+    metrics: Sequence[str] = METRICS,
     seed: int = 0,
     n_resamples: int = N_RESAMPLES,
     lowest: bool = False,
 ) -> dict[str, object]:
     """Choose by `metric` and report every metric of `metrics` that the grid has.
 
-    `heldout` is None where the grid has no select split (the paper's own protocol); `heldout` and
-    `oracle` are None where it has no steered cell. Values are fractions, not percent. `lowest`:
-    less of the metric is better.
+    Of answers that are chosen among given ones also `auc` (`auc_pooled`) and `acc_biased`. A row
+    that the grid does not allow is None: without a select split, or without a steered cell. Values
+    are fractions, not percent. `lowest`: less of the metric is better.
     """
-    reporter = _Reporter(grid, metric, metrics, seed, n_resamples, lowest)
-    splits = set(grid["split"])
-    steered = bool((grid["cell"] != UNSTEERED).any())
-    heldout = steered and "select" in splits
-    report = {
-        "metric": metric,
-        **({"lower_is_better": True} if lowest else {}),
-        "level": LEVEL,
-        "seed": seed,
-        "n_resamples": n_resamples,
-        "unsteered": reporter.unsteered(),
-        "heldout": reporter.steered("heldout", "select") if heldout else None,
-        "oracle": reporter.steered("oracle", "test") if steered else None,
-    }
-    return report | {"optimism": _optimism(report)}
+    scored = Scored(grid, [metric, *metrics])
+    return Protocols(scored, metric, seed, n_resamples, lowest).report()
 
 
-class _Reporter:
-    """Holds the score tables that all rows of the report share."""
+class Protocols:
+    """Choose the cells of every row once; `parts` says what each row is made of."""
 
     def __init__(
+        self, scored: Scored, metric: str, seed: int, n_resamples: int, lowest: bool
+    ) -> None:
+        check_selectable(scored, metric)
+        self.scored, self.metric, self.lowest = scored, metric, lowest
+        self.measurer = Measurer(scored, seed, n_resamples)
+        self.test, self.select = scored.on("test"), scored.on("select")
+        self.compared = self.test if scored.skipped is None else self._kept()
+        self.parts: dict[str, list[Part]] = {"unsteered": [Part(UNSTEERED, self.test, self.select)]}
+        self.choices: dict[str, list[Choice]] = {}
+        if any(cell != UNSTEERED for cell in scored.cells):
+            self._choose_all()
+
+    def _kept(self) -> np.ndarray:
+        """Leave out the documents that the released code skips when it steers."""
+        return self.test[~self.scored.skipped[self.test]]
+
+    def _choose_all(self) -> None:
+        oracle, select, test = self.compared, self.select, self.test
+        if len(select):
+            self._choose("heldout", "select", [(select, select, test)])
+            self._choose("heldout_abstain", "select", [(select, select, test)], abstain=True)
+            if set(self.scored.cells_on(select)) == set(self.scored.cells_on(test)):
+                one, other = self._halves()
+                self._choose("crossfit", "halves", [(one, one, other), (other, other, one)])
+        self._choose("oracle", "test", [(oracle, select, oracle)])
+
+    def _choose(
         self,
-        grid: pd.DataFrame,
-        metric: str,
-        metrics: tuple[str, ...],
-        seed: int,
-        n_resamples: int,
-        lowest: bool,
-    ):
-        self.grid = grid
-        self.metric = metric
-        self.lowest = lowest
-        self.settings = {"seed": seed, "n_resamples": n_resamples}
-        check_measured(grid, metric)
-        known = measured(grid, dict.fromkeys((metric, *metrics)))
-        self.test = {name: score_matrix(grid, "test", name) for name in known}
-        self.select = {name: score_matrix(grid, "select", name) for name in known}
-        self.nonfinite = nonfinite_counts(grid, "test")
+        row: str,
+        split: str,
+        folds: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]],
+        abstain: bool = False,
+    ) -> None:
+        """Choose in every fold, and for every draw, on its first documents for its last ones."""
+        self.parts[row], self.choices[row] = [], []
+        for chosen_on, fitted_on, measured_on in folds:
+            values = candidate_values(self.scored, self.metric, chosen_on, fitted_on)
+            check_candidates(values, self.scored, "test" if split == "test" else "select")
+            nothing = self.scored.value(self.metric, Part(UNSTEERED, chosen_on, fitted_on))
+            for some in self._by_draw(values):
+                if abstain and nothing is not None:
+                    some = {UNSTEERED: nothing, **some}
+                choice = choose(self.scored, some, split, self.metric, len(chosen_on), self.lowest)
+                self.choices[row].append(choice)
+                self.parts[row].append(Part(choice.cell, measured_on, fitted_on))
 
-    def unsteered(self) -> dict[str, object]:
-        """Report cell 0 with its intervals."""
-        return self._row(UNSTEERED, {}) | {
-            "metrics": {name: self._value(name, UNSTEERED) for name in self.test}
+    def _by_draw(self, values: Mapping[int, float]) -> list[dict[int, float]]:
+        draws: dict[object, dict[int, float]] = {}
+        for cell, value in values.items():
+            draws.setdefault(self.scored.params[cell].get("draw"), {})[cell] = value
+        return list(draws.values())
+
+    def _halves(self) -> tuple[np.ndarray, np.ndarray]:
+        """Draw groups into one half until it has half of the documents.
+
+        A group is never cut, and neither half depends on any score.
+        """
+        groups = self.scored.groups
+        names = np.array(sorted(set(groups.tolist()), key=str), dtype=object)
+        np.random.default_rng(self.measurer.seed).shuffle(names)
+        sizes = pd.Series(groups).value_counts()
+        before = np.cumsum([0, *(sizes[name] for name in names)])[:-1]
+        first = set(names[before < len(groups) / 2].tolist())
+        inside = np.array([group in first for group in groups.tolist()])
+        return np.flatnonzero(inside), np.flatnonzero(~inside)
+
+    def report(self) -> dict[str, object]:
+        """Measure all rows."""
+        report: dict[str, object] = {
+            "metric": self.metric,
+            **({"lower_is_better": True} if self.lowest else {}),
+            "level": LEVEL,
+            "seed": self.measurer.seed,
+            "n_resamples": self.measurer.n_resamples,
+            "unsteered": self._row("unsteered"),
+            **{row: self._row(row) if row in self.parts else None for row in STEERED},
         }
+        return report | {"optimism": _optimism(report)}
 
-    def steered(self, protocol: str, split: str) -> dict[str, object]:
-        """Choose a cell on `split` and report it against the unsteered model."""
-        choice = select_cell(self.grid, split, self.metric, self.lowest)
-        metrics = {
-            name: self._value(name, choice.cell) | self._against_unsteered(name, choice.cell)
-            for name in self.test
+    def _row(self, row: str) -> dict[str, object]:
+        parts, choices = self.parts[row], self.choices.get(row, [])
+        cells = [part.cell for part in parts]
+        one = len(parts) == 1
+        steered = row != "unsteered"
+        found: dict[str, object] = {
+            "cell": cells[0] if one else None,
+            "cells": cells,
+            "params": self.scored.params[cells[0]] if one else {},
+            "n": len(documents(parts)),
+            "n_nonfinite": sum(self.scored.n_nonfinite(p.cell, p.on) for p in parts),
+            "select_values": self._select_values(cells[0]) if one else {},
+            "metrics": {
+                metric: self.measurer.measure(metric, parts, paired=steered)
+                for metric in self.scored.metrics
+            },
         }
-        row = self._row(choice.cell, choice.params) | {
-            "label": LABELS[protocol],
-            "selection": _selection(choice),
-            "metrics": metrics,
-        }
-        if protocol == "oracle":
-            row["p_value_note"] = ORACLE_P_VALUE_NOTE
-            candidates = candidate_cells(self.grid, split, self.metric)
-            for name in metrics:
-                metrics[name]["p_value_adjusted"] = self._adjusted(name, choice.cell, candidates)
-        return row
+        if steered:
+            found |= {"label": LABELS[row], "selection": _selection(choices)}
+        if row == "oracle":
+            found["p_value_note"] = ORACLE_P_VALUE_NOTE
+            self._adjust(found["metrics"], parts)
+        n_draws = len({self.scored.params[cell].get("draw") for cell in cells if cell})
+        if row != "unsteered" and any("draw" in self.scored.params[cell] for cell in cells):
+            found["draws"] = self._draws(parts, n_draws)
+        return found
 
-    def _row(self, cell: int, params: dict[str, object]) -> dict[str, object]:
-        means = {name: scores[cell].mean() for name, scores in self.select.items() if len(scores)}
-        return {
-            "cell": cell,
-            "params": params,
-            "n": len(self.test[self.metric]),
-            "n_nonfinite": int(self.nonfinite[cell]),
-            "select_values": {name: float(mean) for name, mean in means.items()},
-        }
+    def _select_values(self, cell: int) -> dict[str, float | None]:
+        if not len(self.select) or not self.scored.scored_on(cell, self.select):
+            return {}
+        part = Part(cell, self.select, self.select)
+        return {metric: self.scored.value(metric, part) for metric in self.scored.metrics}
 
-    def _value(self, name: str, cell: int) -> dict[str, object]:
-        scores = self.test[name][cell]
-        if scores.isna().any():
-            return {"value": None, "n": len(scores), "ci95": None}
-        interval = bootstrap_interval(scores, **self.settings)
-        return {"value": float(scores.mean()), "n": len(scores), "ci95": list(interval)}
+    def _adjust(self, metrics: Mapping[str, dict], parts: Sequence[Part]) -> None:
+        docs = parts[0].on
+        candidates = list(candidate_values(self.scored, self.metric, docs, parts[0].fitted_on))
+        for metric, found in metrics.items():
+            found["p_value_adjusted"] = self.measurer.adjusted(
+                metric, parts, candidates, found.get("p_value")
+            )
 
-    def _against_unsteered(self, name: str, cell: int) -> dict[str, object]:
-        before, after = self.test[name][UNSTEERED], self.test[name][cell]
-        difference = after - before
-        if difference.isna().any():
-            keys = ("difference", "difference_ci95", "p_value", "test", "gained", "lost")
-            return dict.fromkeys(keys)
-        interval = bootstrap_interval(difference, bounds=(-1.0, 1.0), **self.settings)
-        paired = {"difference": float(difference.mean()), "difference_ci95": list(interval)}
-        if not set(before).union(after) <= {0.0, 1.0}:
-            p_value = float(max_statistic_p_values(difference.to_frame(), **self.settings)[0])
-            return paired | {"p_value": p_value, "test": "sign_flip", "gained": None, "lost": None}
-        p_value, gained, lost = mcnemar_exact(before, after)
-        return paired | {
-            "p_value": p_value,
-            "test": "mcnemar_exact",
-            "gained": gained,
-            "lost": lost,
-        }
+    def _draws(self, parts: Sequence[Part], n: int) -> dict[str, object]:
+        """Give every draw's own value: of several folds, the mean over its documents."""
+        by_draw: dict[object, list[Part]] = {}
+        for part in parts:
+            by_draw.setdefault(self.scored.params[part.cell].get("draw"), []).append(part)
+        values = {}
+        for metric in self.scored.metrics:
+            own = [self._value(metric, some) for some in by_draw.values()]
+            if None not in own:
+                values[metric] = own
+        sds = {metric: stdev(own) if len(own) > 1 else 0.0 for metric, own in values.items()}
+        return {"n": n, "values": values, "sd": sds}
 
-    def _adjusted(self, name: str, cell: int, candidates: list[int]) -> float | None:
-        scores = self.test[name]
-        differences = scores[candidates].sub(scores[UNSTEERED], axis=0)
-        if differences.isna().any(axis=None):
+    def _value(self, metric: str, parts: Sequence[Part]) -> float | None:
+        values = [self.scored.value(metric, replace(part, share=1.0)) for part in parts]
+        if None in values:
             return None
-        p_values = max_statistic_p_values(differences, **self.settings)
-        return float(p_values[candidates.index(cell)])
+        return float(np.average(values, weights=[len(part.on) for part in parts]))
 
 
-def _selection(choice: Choice) -> dict[str, object]:
-    return {key: value for key, value in choice.as_dict().items() if key not in ("cell", "params")}
+def _selection(choices: Sequence[Choice]) -> dict[str, object]:
+    """Describe how a row's cell was chosen; of several choices also each by itself."""
+    each = [
+        {key: value for key, value in choice.as_dict().items() if key not in ("cell", "params")}
+        for choice in choices
+    ]
+    if len(each) == 1:
+        return each[0]
+    shared = {key: each[0][key] for key in ("split", "metric", "n_candidates")}
+    return shared | {
+        "choices": [
+            {"cell": choice.cell, "params": choice.params, **one}
+            for choice, one in zip(choices, each, strict=True)
+        ]
+    }
 
 
-def _optimism(report: dict[str, object]) -> dict[str, float | None]:
+def _optimism(report: Mapping[str, object]) -> dict[str, float | None]:
     """Say how much choosing flatters: select over test, and oracle over held-out."""
     metric = report["metric"]
 
@@ -167,7 +231,7 @@ def _optimism(report: dict[str, object]) -> dict[str, float | None]:
         return None if high is None or low is None else high - low
 
     heldout = test_value("heldout")
-    chosen_at = report["heldout"] and report["heldout"]["selection"]["value"]
+    chosen_at = report["heldout"] and report["heldout"]["selection"].get("value")
     return {
         "heldout_select_minus_test": gap(chosen_at, heldout),
         "oracle_minus_heldout": gap(test_value("oracle"), heldout),

@@ -5,10 +5,14 @@ from collections.abc import Sequence
 MAX_WIDTH = 100
 MISSING = "–"
 METRIC_NAMES = {
-    **{"exact_match": "exact match", "true_x_info": "true × info"},
+    **{"exact_match": "exact match", "paper_match": "paper match", "true_x_info": "true × info"},
+    **{"auc": "AUC", "auc_pooled": "AUC, pooled", "acc_biased": "acc after a constant"},
     **{"ffn_sparsity": "FFN units switched off", "gate_open": "layers whose gate was open"},
     **{"mc1": "MC1", "mc2": "MC2", "mc3": "MC3"},
 }
+
+FRACTIONS = ("auc", "auc_pooled")
+"""Metrics that are printed as a fraction."""
 
 
 def aligned(rows: Sequence[Sequence[str]], n_text_columns: int = 1) -> list[str]:
@@ -50,6 +54,30 @@ def percent(fraction: float | None) -> str:
 def percent_interval(interval: Sequence[float] | None) -> str:
     """Write an interval of fractions as percentages."""
     return MISSING if interval is None else f"[{percent(interval[0])}, {percent(interval[1])}]"
+
+
+def score(metric: str, value: float | None) -> str:
+    """Write a metric's value: an AUC as a fraction, everything else in percent."""
+    if metric in FRACTIONS:
+        return MISSING if value is None else f"{value:.3f}"
+    return percent(value)
+
+
+def score_interval(metric: str, interval: Sequence[float] | None) -> str:
+    """Write a metric's interval as `score` writes its value."""
+    if interval is None:
+        return MISSING
+    return f"[{score(metric, interval[0])}, {score(metric, interval[1])}]"
+
+
+def score_difference(metric: str, difference: float) -> str:
+    """Write a difference with its sign: points of a percentage, or a fraction of an AUC."""
+    return f"{difference:+.3f}" if metric in FRACTIONS else f"{100 * difference:+.1f}"
+
+
+def unit(metric: str) -> str:
+    """Return what stands behind a metric's name in a header."""
+    return "" if metric in FRACTIONS else " %"
 
 
 def p_value(value: float | None) -> str:
