@@ -5,41 +5,54 @@ import re
 import numpy as np
 import pytest
 
-from sadi_bench.results.protocols import protocols
+from results.conftest import grid_of
+from sadi_bench.results.report import report
 from sadi_bench.results.strict_json import to_strict_json
 from sadi_bench.results.tables import markdown_table, run_table
 
 RUN_DIR = "results/runs/0123456789ab"
 
 
-@pytest.fixture
-def result(make_grid):
+@pytest.fixture(scope="module")
+def made():
     """Unsteered 52 %; cell 3 wins on select and has 60 % on test, cell 6 wins on test with 70 %."""
     select = np.zeros((10, 7), int)
     select[:, 3] = 1
     test = np.zeros((100, 7), int)
     for cell, right in {0: 52, 3: 60, 6: 70}.items():
         test[:right, cell] = 1
-    grid = make_grid({"select": select, "test": test})
-    grid["exact_match"] = 0
+    grid = grid_of({"select": select, "test": test})
+    grid["paper_match"] = 0
+    grid["gold"] = grid["doc_id"] % 2
+    rng = np.random.default_rng(0)
+    odds = rng.normal(grid["gold"], 1)
+    grid["choice_logprobs"] = [[-o, o] for o in odds]
+    grid.attrs["answers"] = ["no", "yes"]
     ours = {
         "task": "movie_reviews",
         "model": "smollm2-135m",
         "method": "sadi-head",
         "fewshot": 0,
         "chance": 0.5,
-        "protocols": protocols(grid, n_resamples=999),
+        "counts": {"cells": 7},
+        **report(grid, n_resamples=999),
     }
     # The table is also printed from a result read back.
     return json.loads(to_strict_json({"sadi_bench": ours}))
+
+
+@pytest.fixture
+def result(made):
+    return copy.deepcopy(made)
 
 
 def changed(result, **values):
     return {"sadi_bench": {**copy.deepcopy(result["sadi_bench"]), **values}}
 
 
-def row(table: str, label: str) -> list[str]:
-    return next(re.split(r"\s{2,}", line) for line in table.splitlines() if line.startswith(label))
+def row(table: str, label: str, below: str = "") -> list[str]:
+    lines = table[table.index(below) :].splitlines()
+    return next(re.split(r"\s{2,}", line) for line in lines if line.startswith(label))
 
 
 def test_a_row_holds_cell_value_interval_and_p(result):
@@ -48,7 +61,7 @@ def test_a_row_holds_cell_value_interval_and_p(result):
     label, cell, acc, interval, p, match, match_interval, match_p = row(table, "held-out cell")
     assert (cell, acc, p) == ("2, 5", "60.0", "0.008")  # 8 gained, none lost: 2 / 2^8 = 0.0078
     assert re.fullmatch(r"\[5\d\.\d, (6\d|70)\.\d\]", interval)
-    assert (match, match_interval, match_p) == ("0.0", "[0.0, 3.6]", "1.000")
+    assert (match, match_interval, match_p) == ("0.0", "[0.0, 3.7]", "1.000")
     assert row(table, "oracle cell")[1:3] == ["10, 15", "70.0"]
 
 
@@ -68,14 +81,15 @@ def test_the_table_says_what_a_stranger_needs(result):
     assert "an upper\n  bound, not a result." in table or "an upper bound" in table
     assert table.endswith(f"run directory: {RUN_DIR}\n")
     assert "nan" not in table.lower()
-    assert "paper" not in table
+    assert "arXiv" not in table
 
 
-def test_the_papers_number_stands_beside_what_it_measured_the_same_way(result):
+def test_the_papers_number_stands_beside_paper_match_and_nothing_else(result):
     table = run_table(changed(result, task="copa", model="bloomz-7b1"), RUN_DIR)
-    assert row(table, "unsteered")[-1] == "76.40"
-    assert row(table, "oracle cell")[-1] == "82.20"
-    assert row(table, "held-out cell")[-1] == "1.000"
+    assert row(table, "unsteered", "paper match")[-1] == "76.40"
+    assert row(table, "oracle cell", "paper match")[-1] == "82.20"
+    assert row(table, "held-out cell", "paper match")[-1] == "1.000"
+    assert table.count("76.40") == 1
     assert "chose its cell on the test set" in table
     assert "paper's 82.20 (Table 5): Table 6 prints 78.80." in table
 
@@ -83,7 +97,7 @@ def test_the_papers_number_stands_beside_what_it_measured_the_same_way(result):
 def test_the_paper_is_named_though_it_has_the_unsteered_number_alone(result):
     names = {"task": "boolq", "model": "llama2-7b", "method": "fixed-head"}
     table = run_table(changed(result, **names), RUN_DIR)
-    assert row(table, "unsteered")[-1] == "70.52"
+    assert row(table, "unsteered", "paper match")[-1] == "70.52"
     assert "arXiv 2410.12299" in table
 
 
@@ -91,7 +105,7 @@ def test_the_test_behind_p_is_named(result):
     assert "exact McNemar; the oracle" in run_table(result, RUN_DIR)
     for key in ("heldout", "oracle"):
         result["sadi_bench"]["protocols"][key]["metrics"]["acc"]["test"] = "sign_flip"
-    assert "exact McNemar or sign-flip test" in run_table(result, RUN_DIR).replace("\n  ", " ")
+    assert "exact McNemar or sign flips;" in run_table(result, RUN_DIR).replace("\n  ", " ")
 
 
 def test_no_line_but_the_path_is_wider_than_100_columns(result):
@@ -111,19 +125,59 @@ def test_no_line_but_the_path_is_wider_than_100_columns(result):
         assert "100.0" in "".join(lines)
 
 
-def test_metrics_that_do_not_fit_side_by_side_stand_below_each_other(result):
-    assert len(re.findall("95 % interval", run_table(result, RUN_DIR))) == 2
-    side_by_side = run_table(result, RUN_DIR)
+def test_as_many_metrics_stand_side_by_side_as_fit(result):
+    two_by_two = run_table(result, RUN_DIR)
+    assert len(re.findall("95 % interval", two_by_two)) == 4
+    assert two_by_two.count("\nheld-out cell  ") == 3  # two of metrics, one of answers
     for key in ("heldout", "oracle"):
         result["sadi_bench"]["protocols"][key]["params"]["a_long_hyper_parameter"] = 1
     stacked = run_table(result, RUN_DIR)
-    assert side_by_side.count("\nunsteered") == 1
-    assert stacked.count("\nunsteered") == 2
+    assert stacked.count("\nheld-out cell  ") == 5
+
+
+def test_an_auc_is_a_fraction_and_every_other_score_a_percentage(result):
+    table = run_table(result, RUN_DIR)
+    assert re.search(r"AUC +acc after a constant %", table)
+    value = result["sadi_bench"]["protocols"]["unsteered"]["metrics"]["auc"]["value"]
+    second = [line for line in table.splitlines() if line.startswith("unsteered")][1]
+    assert f"{value:.3f}" in second
+
+
+def test_the_answers_are_shown_with_what_steering_changed(result):
+    table = run_table(result, RUN_DIR)
+    block = table[table.index("answers, % of documents") :]
+    assert row(block, "right")[1:3] == ["50.0", "50.0"]
+    answers = result["sadi_bench"]["answers"]
+    shares = [f"{100 * share:.1f}" for share in answers["shares"]["heldout"]]
+    changed_ = f"{100 * answers['changed']['heldout']:.1f}"
+    assert row(block, "held-out cell")[1:] == [*shares, changed_, "8", "0"]
+
+
+def test_a_constant_predictor_is_called_one(result):
+    answers = result["sadi_bench"]["answers"]
+    answers |= {"shares": {"unsteered": [0.0, 1.0]}, "constant": {"unsteered": "yes"}}
+    answers["changed"] = {}
+    table = " ".join(run_table(result, RUN_DIR).split())
+    assert "unsteered answers yes to 100 of 100: acc is about the share of documents" in table
+
+
+def test_the_sentence_closes_the_table(result):
+    lines = run_table(result, RUN_DIR).splitlines()
+    sentence = result["sadi_bench"]["diagnosis"]["sentence"]
+    text = " ".join(line.strip() for line in lines[-8:-1])
+    assert text.endswith(sentence)
+
+
+def test_a_row_of_draws_says_how_many_and_how_far_apart(result):
+    heldout = result["sadi_bench"]["protocols"]["heldout"]
+    heldout["draws"] = {"n": 2, "values": {"acc": [0.5, 0.7]}, "sd": {"acc": 0.1414}}
+    table = " ".join(run_table(result, RUN_DIR).split())
+    assert "mean of 2 random draws; acc from 50.0 to 70.0, standard deviation 14.1." in table
 
 
 def test_ties_nonfinite_documents_and_a_missing_held_out_row_are_said(result):
     protocols_ = copy.deepcopy(result["sadi_bench"]["protocols"])
-    protocols_["heldout"] = None
+    protocols_ |= dict.fromkeys(("heldout", "heldout_abstain", "crossfit"))
     protocols_["oracle"]["selection"]["n_tied"] = 4
     protocols_["oracle"]["n_nonfinite"] = 7
     table = run_table(changed(result, protocols=protocols_), RUN_DIR)
@@ -134,11 +188,12 @@ def test_ties_nonfinite_documents_and_a_missing_held_out_row_are_said(result):
 
 
 def test_a_run_without_steering_prints_one_row_and_no_p(result):
-    only = result["sadi_bench"]["protocols"] | {"heldout": None, "oracle": None}
+    none = dict.fromkeys(("heldout", "heldout_abstain", "crossfit", "oracle"))
+    only = {"protocols": result["sadi_bench"]["protocols"] | none, "diagnosis": None}
     table = run_table(
-        changed(result, protocols=only, method="none", task="copa", model="llama2-7b"), RUN_DIR
+        changed(result, **only, method="none", task="copa", model="llama2-7b"), RUN_DIR
     )
-    assert row(table, "unsteered")[-1] == "70.80"
+    assert row(table, "unsteered", "paper match")[-1] == "70.80"
     assert "oracle" not in table
     assert "McNemar" not in table
 
@@ -151,7 +206,7 @@ def test_markdown_rows_are_sorted_and_complete(result):
     ]
     lines = markdown_table([result, *others]).splitlines()
     columns = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-    assert {len(line) for line in columns} == {13}
+    assert {len(line) for line in columns} == {17}
     assert [line[:2] for line in columns[2:]] == [
         ["copa", "bloomz-7b1"],
         ["copa", "llama2-7b"],
@@ -159,8 +214,8 @@ def test_markdown_rows_are_sorted_and_complete(result):
         ["storycloze", "smollm2-135m"],
     ]
     assert [line[-1] for line in columns[2:]] == ["82.20", "78.80", "–", "–"]
-    assert columns[4][3:6] == ["0", "100", "52.0"]
-    assert columns[4][6].startswith("60.0 [")
+    assert columns[4][3:7] == ["0", "100", "6", "52.0"]
+    assert columns[4][7].startswith("60.0 [")
 
 
 def test_the_papers_number_is_not_shown_beside_other_switches_or_prompts(result):
@@ -168,7 +223,7 @@ def test_the_papers_number_is_not_shown_beside_other_switches_or_prompts(result)
         paper = {"task": task, "method": method}
         return run_table(changed(result, model="bloomz-7b1", paper=paper), RUN_DIR)
 
-    assert row(table("copa", "sadi-head"), "oracle cell")[-1] == "82.20"
-    assert row(table("copa", None), "unsteered")[-1] == "76.40"
+    assert row(table("copa", "sadi-head"), "oracle cell", "paper match")[-1] == "82.20"
+    assert row(table("copa", None), "unsteered", "paper match")[-1] == "76.40"
     assert "82.20" not in table("copa", None)
-    assert "paper" not in table(None, "sadi-head")
+    assert "arXiv" not in table(None, "sadi-head")

@@ -68,11 +68,22 @@ def _choice_note(ours: Mapping[str, object], key: str) -> str:
         there = "" if value is None else _there(chosen["metric"], value)
         return note + f"{_n_chosen_on(chosen)} other documents{there}."
     if key == "crossfit":
-        return note + "one half of the select and test documents, measured on the other half."
+        halves = "one half of the select and test documents, measured on the other"
+        return note + halves + _beside(ours) + "."
     counts = ours.get("counts", {})
     few = "test_cells" in counts and counts["test_cells"] < counts["cells"]
     note += "the test documents themselves"
     return note + (f", of those {KEPT_NOTE}" if few else "") + ": an upper bound, not a result."
+
+
+def _beside(ours: Mapping[str, object]) -> str:
+    """Give the unsteered model's value on the cross-fitted row's own documents."""
+    metric = ours["protocols"]["metric"]
+    found = metric_of(ours, "crossfit", metric)
+    if found.get("difference") is None:
+        return ""
+    before = score(metric, found["value"] - found["difference"])
+    return f" (unsteered there: {metric_name(metric)} {before}{unit(metric)})"
 
 
 def _n_chosen_on(chosen: Mapping[str, object]) -> int:

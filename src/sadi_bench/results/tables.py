@@ -146,7 +146,7 @@ def _answers_table(ours: Mapping[str, object], rows: Mapping[str, str]) -> list[
         counts = [found.get("gained"), found.get("lost")]
         row += [percent(answers["changed"].get(key))]
         table.append([*row, *(MISSING if n is None else str(n) for n in counts)])
-    return aligned(table) if names or len(table) > 2 else []
+    return [line.rstrip() for line in aligned(table)] if names or len(table) > 2 else []
 
 
 def _group_tables(ours: Mapping[str, object]) -> list[str]:
