@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from sadi_bench.results.judged import judged_report
-from sadi_bench.results.statistics import bootstrap_interval, mcnemar_exact
+from sadi_bench.results.statistics import mcnemar_exact, mean_interval
 
 CELLS = {"unsteered": 0, "heldout": 2, "oracle": 2}
 TRUE = {0: [0, 0, 0, 1], 2: [1, 1, 1, 1]}  # cell → test documents
@@ -42,14 +42,22 @@ def test_values_are_the_shares_of_the_test_documents(texts):
 
 def test_a_steered_row_is_compared_with_the_unsteered_one_document_by_document(texts):
     report = judged_report(texts, ("true", "info"), CELLS, seed=3)
-    assert report["heldout"]["true"] == {
-        "value": 1.0, "n": 4, "ci95": list(bootstrap_interval(np.ones(4), seed=3)),
-        "difference": 0.75, "p_value": 0.25, "gained": 3, "lost": 0,
-    }  # fmt: skip
+    found = report["heldout"]["true"]
+    assert (found["value"], found["n"], found["ci95"]) == (1.0, 4, list(mean_interval(np.ones(4))))
+    assert (found["difference"], found["p_value"], found["test"]) == (0.75, 0.25, "mcnemar_exact")
+    assert (found["gained"], found["lost"]) == (3, 0)
     info = report["heldout"]["info"]
     assert (info["difference"], info["gained"], info["lost"]) == (-0.25, 0, 1)
     assert info["p_value"] == mcnemar_exact(INFO[0], INFO[2])[0] == 1.0
     assert "p_value" not in report["unsteered"]["true"]
+
+
+def test_texts_that_belong_together_are_tested_together(texts):
+    grouped = texts.assign(group=(texts["doc_id"] // 2).astype(str))
+    found = judged_report(grouped, ("true", "info"), CELLS)["heldout"]["true"]
+    assert (found["test"], found["gained"], found["lost"]) == ("sign_flip_groups", 3, 0)
+    # Two groups, of two and one gained documents: half of the sign flips are as large.
+    assert found["p_value"] == pytest.approx(0.5, abs=0.02)
 
 
 def test_only_truth_and_information_are_multiplied(texts):

@@ -123,7 +123,7 @@ class Measurer:
 
 
 def paired_means(
-    before: np.ndarray, after: np.ndarray, groups: np.ndarray, seed: int, n_resamples: int
+    before: np.ndarray, after: np.ndarray, groups: np.ndarray | None, seed: int, n_resamples: int
 ) -> dict[str, object]:
     """Compare two scores of the same documents: difference, interval, p-value, gained and lost.
 
