@@ -4,8 +4,6 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Mapping
-from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -14,8 +12,10 @@ from torch import Tensor
 
 from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.packages import cache_folder
+from sadi_bench.provenance import library_versions, source_digest
 
 NO_KEY = ""
+CODE = "models", "steering/activations.py"  # all of this package that computes an activation
 
 
 def cache_key(lm: LanguageModel, *inputs: object) -> str:
@@ -25,7 +25,8 @@ def cache_key(lm: LanguageModel, *inputs: object) -> str:
     """
     if not lm.fingerprint:
         return NO_KEY
-    parts = (lm.fingerprint, str(lm.dtype), str(lm.device), _code(), *inputs)
+    made_by = source_digest(*CODE), library_versions()
+    parts = (lm.fingerprint, str(lm.dtype), str(lm.device), *made_by, *inputs)
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
@@ -53,12 +54,3 @@ def keep_tensors(key: str, tensors: Mapping[str, Tensor]) -> None:
 
 def _path(key: str) -> Path:
     return cache_folder() / "activations" / f"{key}.safetensors"
-
-
-@cache
-def _code() -> str:
-    """Hash this package's source and name the libraries that compute."""
-    digest = hashlib.sha256(f"{version('torch')} {version('transformers')}".encode())
-    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
