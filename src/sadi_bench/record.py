@@ -26,7 +26,7 @@ from sadi_bench.scoring.harness import SteeredLM, evaluate_cell
 from sadi_bench.scoring.texts import measures
 from sadi_bench.settings import RunConfig
 from sadi_bench.steering.activations import EncodedContrast
-from sadi_bench.steering.intervention import Intervention, Measured
+from sadi_bench.steering.intervention import Intervention
 from sadi_bench.steering.methods import Method
 from sadi_bench.tasks.pairs import ContrastivePair
 from sadi_bench.tasks.spec import PairsFrom
@@ -96,17 +96,18 @@ def result_of(
             "notes": [*task.notes, *lm.notes],
             "environment": _environment(lm),
             **({} if lm.finetune is None else {"finetune": dict(lm.finetune)}),
-            **_what_it_did(steered.intervention, report),
+            **_what_it_did(steered, report),
         },
     }
 
 
-def _what_it_did(intervention: Intervention, report: Mapping[str, Any]) -> dict[str, Any]:
+def _what_it_did(steered: SteeredLM, report: Mapping[str, Any]) -> dict[str, Any]:
     """Name a control as such, and give what was measured of the headline cells on the way."""
-    found: dict[str, Any] = {"control": True} if getattr(intervention, "control", False) else {}
-    if isinstance(intervention, Measured) and intervention.measured:
+    control = getattr(steered.intervention, "control", False)
+    found: dict[str, Any] = {"control": True} if control else {}
+    if measured := steered.measured():
         found["measured"] = {
-            row: {name: values[cell] for name, values in intervention.measured.items()}
+            row: {name: values[cell] for name, values in measured.items()}
             for row, cell in headline_cells(report).items()
         }
     return found
