@@ -30,7 +30,7 @@ from sadi_bench.steering.intervention import Intervention
 from sadi_bench.steering.methods import Method
 from sadi_bench.tasks.pairs import ContrastivePair
 from sadi_bench.tasks.spec import PairsFrom
-from sadi_bench.tasks.task import DOC_ID, GOLD, Task
+from sadi_bench.tasks.task import DOC_ID, GOLD, GROUP, Task
 
 HEADLINES = {"unsteered": "", "heldout": "_heldout", "oracle": "_oracle"}
 """A row of the report → what its entry in lm-eval's `results` is called behind the task's name."""
@@ -186,7 +186,7 @@ def _doc_rows(task: Task, steered: SteeredLM) -> Iterator[dict[str, Any]]:
     for split, harness in scored_splits(task).items():
         docs, asked = harness.test_docs(), requests_by_doc(harness)
         for number, doc in enumerate(docs):
-            row = {"split": split, "doc_id": doc[DOC_ID]}
+            row = {"split": split, "doc_id": doc[DOC_ID], "group": doc[GROUP]}
             if task.generates:
                 row["prompt_tokens"] = steered.text_tokens(asked[number][0].args[0])
             else:
@@ -213,11 +213,12 @@ def _metadata(intervention: Intervention, lm: LanguageModel) -> dict[str, str]:
 def _groups(task: Task, grid: pd.DataFrame, report: Mapping[str, Any]) -> dict[str, Any]:
     """Average every headline cell over groups of documents, each weighted by its documents."""
     cells = headline_cells(report)
+    shown = ("acc", "paper_match", "exact_match") if "acc" in task.metrics else task.metrics
     docs = [{"split": "test", **doc} for doc in task.rows("test")] if task.spec.group_by else []
     return {
         column: {
             metric: group_means(grid, docs, column, cells, metric).to_dict("index")
-            for metric in (("acc", "exact_match") if "acc" in task.metrics else task.metrics)
+            for metric in shown
         }
         for column in task.spec.group_by
     }

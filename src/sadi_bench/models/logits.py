@@ -105,10 +105,8 @@ def token_scores(
         logits = lm.output_logits(some)
         parts = their_tokens.to(logits.device).split(small)
         found += [_read(p.float(), w) for p, w in zip(logits.split(small), parts, strict=True)]
-    columns = (
-        torch.cat(column).unflatten(0, (-1, num_cells)) for column in zip(*found, strict=True)
-    )
-    return TokenScores(*columns)
+    columns = map(torch.cat, zip(*found, strict=True))
+    return TokenScores(*(column.unflatten(0, (-1, num_cells)) for column in columns))
 
 
 def _read(

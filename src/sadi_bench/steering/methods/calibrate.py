@@ -150,7 +150,7 @@ class Calibrate:
         return cells_of(scale=numbers("scale", self.scale))
 
     def fit(self, lm: LanguageModel, pairs: Sequence[EncodedContrast]) -> ChoiceBias:
-        """Ask the unsteered model about the pairs' prompts, and turn what it says into constants."""
+        """Turn what the unsteered model says behind the pairs' prompts into constants."""
         answers = sorted({answer for pair in pairs for answer in (pair.positive, pair.negative)})
         if len(answers) > MOST_ANSWERS:
             raise SettingError(

@@ -48,7 +48,7 @@ class QuietUnits:
 
     def read(
         self,
-        layer: int,
+        layer: int,  # noqa: ARG002
         values: Float[Tensor, "batch position unit"],
         real: Bool[Tensor, "batch position"],
     ) -> Float[Tensor, "batch unit"]:
