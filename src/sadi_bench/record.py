@@ -26,11 +26,11 @@ from sadi_bench.scoring.harness import SteeredLM, evaluate_cell
 from sadi_bench.scoring.texts import measures
 from sadi_bench.settings import RunConfig
 from sadi_bench.steering.activations import EncodedContrast
-from sadi_bench.steering.intervention import Intervention, Measured
+from sadi_bench.steering.intervention import Intervention
 from sadi_bench.steering.methods import Method
 from sadi_bench.tasks.pairs import ContrastivePair
 from sadi_bench.tasks.spec import PairsFrom
-from sadi_bench.tasks.task import DOC_ID, GOLD, Task
+from sadi_bench.tasks.task import DOC_ID, GOLD, GROUP, Task
 
 HEADLINES = {"unsteered": "", "heldout": "_heldout", "oracle": "_oracle"}
 """A row of the report → what its entry in lm-eval's `results` is called behind the task's name."""
@@ -96,17 +96,18 @@ def result_of(
             "notes": [*task.notes, *lm.notes],
             "environment": _environment(lm),
             **({} if lm.finetune is None else {"finetune": dict(lm.finetune)}),
-            **_what_it_did(steered.intervention, report),
+            **_what_it_did(steered, report),
         },
     }
 
 
-def _what_it_did(intervention: Intervention, report: Mapping[str, Any]) -> dict[str, Any]:
+def _what_it_did(steered: SteeredLM, report: Mapping[str, Any]) -> dict[str, Any]:
     """Name a control as such, and give what was measured of the headline cells on the way."""
-    found: dict[str, Any] = {"control": True} if getattr(intervention, "control", False) else {}
-    if isinstance(intervention, Measured) and intervention.measured:
+    control = getattr(steered.intervention, "control", False)
+    found: dict[str, Any] = {"control": True} if control else {}
+    if measured := steered.measured():
         found["measured"] = {
-            row: {name: values[cell] for name, values in intervention.measured.items()}
+            row: {name: values[cell] for name, values in measured.items()}
             for row, cell in headline_cells(report).items()
         }
     return found
@@ -186,7 +187,7 @@ def _doc_rows(task: Task, steered: SteeredLM) -> Iterator[dict[str, Any]]:
     for split, harness in scored_splits(task).items():
         docs, asked = harness.test_docs(), requests_by_doc(harness)
         for number, doc in enumerate(docs):
-            row = {"split": split, "doc_id": doc[DOC_ID]}
+            row = {"split": split, "doc_id": doc[DOC_ID], "group": doc[GROUP]}
             if task.generates:
                 row["prompt_tokens"] = steered.text_tokens(asked[number][0].args[0])
             else:
@@ -213,11 +214,12 @@ def _metadata(intervention: Intervention, lm: LanguageModel) -> dict[str, str]:
 def _groups(task: Task, grid: pd.DataFrame, report: Mapping[str, Any]) -> dict[str, Any]:
     """Average every headline cell over groups of documents, each weighted by its documents."""
     cells = headline_cells(report)
+    shown = ("acc", "paper_match", "exact_match") if "acc" in task.metrics else task.metrics
     docs = [{"split": "test", **doc} for doc in task.rows("test")] if task.spec.group_by else []
     return {
         column: {
             metric: group_means(grid, docs, column, cells, metric).to_dict("index")
-            for metric in (("acc", "exact_match") if "acc" in task.metrics else task.metrics)
+            for metric in shown
         }
         for column in task.spec.group_by
     }

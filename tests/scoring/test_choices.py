@@ -9,9 +9,10 @@ import torch
 
 from cases import assert_same, contrasts, in_rows, requests_for, tiny_lm
 from sadi_bench.errors import SettingError
+from sadi_bench.models import logits
 from sadi_bench.models.families import Site
 from sadi_bench.models.language_model import LanguageModel
-from sadi_bench.scoring import batch, choices, logits
+from sadi_bench.scoring import batch, choices
 from sadi_bench.scoring.choices import ChoiceRequest, cell_groups, score_choices, split_groups
 from sadi_bench.steering.intervention import UNSTEERED, UNSTEERED_MODEL, Cell, Reach
 from sadi_bench.steering.methods.sadi import MaskedSteering, Sadi

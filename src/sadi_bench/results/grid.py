@@ -10,8 +10,8 @@ from sadi_bench.errors import SettingError
 UNSTEERED = 0
 # Columns that every grid may have; what else is null for the unsteered cell is a hyper-parameter.
 FIXED_COLUMNS = (
-    *("split", "doc_id", "cell", "gold", "choice_logprobs", "finite"),
-    *("exact_match", "acc", "acc_norm"),
+    *("split", "doc_id", "group", "cell", "size", "gold", "choice_logprobs", "predicted"),
+    *("finite", "skipped", "acc", "acc_norm", "exact_match", "paper_match"),
 )
 
 
@@ -72,7 +72,7 @@ def measured(grid: pd.DataFrame, metrics: Iterable[str]) -> list[str]:
 def check_measured(grid: pd.DataFrame, metric: str) -> None:
     """Raise a SettingError unless the grid has values of the metric to select by."""
     if not measured(grid, [metric]):
-        others = measured(grid, ["acc", "acc_norm", "exact_match"])
+        others = measured(grid, ["acc", "acc_norm", "exact_match", "paper_match"])
         raise SettingError(
             f"select_by={metric}: not measured for this task; measured: {', '.join(others)}."
         )

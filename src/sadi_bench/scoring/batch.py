@@ -1,9 +1,8 @@
 """Score one batch: the prompts once, then group by group of cells what follows them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,36 +10,21 @@ from sadi_bench.models.families import Site
 from sadi_bench.models.hooks import Edit, edited, recorded_blocks
 from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.models.layout import Layout, layout_of
+from sadi_bench.models.logits import Successors, TokenScores, successors_of, token_scores
 from sadi_bench.models.packing import Prefix, run_branches
-from sadi_bench.models.shapes import Bool, Float
-from sadi_bench.scoring.logits import Successors, successors_of, token_scores
-from sadi_bench.scoring.prompts import bound_to, run_prompts
+from sadi_bench.models.shapes import Float
+from sadi_bench.scoring.answers import (
+    ChoiceRequest,
+    ChoiceScores,
+    NodeScores,
+    answer_constants,
+    scores_of,
+)
+from sadi_bench.scoring.prompts import bound_to, measured_of, run_prompts
 from sadi_bench.steering.intervention import Intervention, Reach
 
 PACKED_NODES = 1024
 """Most nodes of one sequence: each attends to all, mostly masked, so the waste grows squared."""
-
-
-@dataclass(frozen=True)
-class ChoiceRequest:
-    """Hold one prompt and its answers, as tokens."""
-
-    prompt: tuple[int, ...]
-    answers: tuple[tuple[int, ...], ...]
-
-
-@dataclass(frozen=True)
-class ChoiceScores:
-    """Hold the scores of one request.
-
-    logprobs: float32, summed over the answer's tokens, natural logarithm.
-    greedy: every answer token is the arg-max of the whole vocabulary.
-    A cell whose activations left the number range has logprob -inf, greedy False, finite False.
-    """
-
-    logprobs: Float[np.ndarray, "choice cell"]
-    greedy: Bool[np.ndarray, "choice cell"]
-    finite: Bool[np.ndarray, " cell"]
 
 
 def score_batch(
@@ -62,14 +46,14 @@ def score_batch(
     if shared != Site.head:  # else attention runs for one copy, and nothing is masked
         groups = split_groups(groups, PACKED_NODES // layout.shape[1] - 1)
     prefix, readings = run_prompts(lm, prompts, intervention)
-    intervention = bound_to(readings, intervention)
+    bound = bound_to(readings, intervention)
     starts = [min((intervention.first_layer(c) for c in g[1:]), default=0) for g in groups]
     entries = _entries(lm, prefix, layout, set(starts) - {0})
     found = []
     for group, start in zip(groups, starts, strict=True):
         guard = _Guard(layout, successors, len(group), start)
         with (
-            edited(lm.network, lm.family, intervention.site, _edit_of(intervention, layout, group)),
+            edited(lm.network, lm.family, bound.site, _edit_of(bound, layout, group)),
             edited(lm.network, lm.family, Site.residual, guard),
         ):
             hidden = run_branches(
@@ -81,15 +65,23 @@ def score_batch(
                 entry=entries.get(start),
                 first_copy_feeds=shared,
             )
-        logprobs, greedy = token_scores(lm, hidden, successors)
-        found.append(torch.stack([guard.marked(logprobs), greedy.float()]))
-    scores = torch.cat(found, dim=2).cpu().numpy()  # the one place that waits for the device
+        found.append(guard.marked(token_scores(lm, hidden, successors)))
+    scores = _joined(found, groups, len(intervention.cells))
+    measured = measured_of(readings, intervention, len(requests))
+    return [
+        scores_of(r.answers, steps, scores, answer_constants(lm, intervention, r.answers), did)
+        for r, steps, did in zip(requests, successors.steps, measured, strict=True)
+    ]
+
+
+def _joined(found: Sequence[TokenScores], groups: list[list[int]], num_cells: int) -> NodeScores:
+    """Put the passes' cells in order; those that no pass had are cell 0."""
     place = {cell: i for i, cell in reversed(list(enumerate(sum(groups, []))))}
-    columns = [place.get(cell, 0) for cell in range(len(intervention.cells))]
-    dense = np.zeros((2, layout.tokens.numel(), len(columns), scores.shape[-1]), np.float32)
-    dense[:, successors.nodes.numpy()] = scores[:, :, columns]
-    dense = dense.reshape(2, *layout.shape, *dense.shape[2:])
-    return [_scores_of(steps, *dense[:, i]) for i, steps in enumerate(successors.steps)]
+    columns = [place.get(cell, 0) for cell in range(num_cells)]
+    passes = zip(*(vars(scores).values() for scores in found), strict=True)
+    joined = (torch.cat(parts, dim=1) for parts in passes)
+    # All is on its way before the first `cpu`, the one place that waits for the device.
+    return NodeScores(*(part.cpu().numpy()[:, columns] for part in list(joined)))
 
 
 def split_groups(groups: list[list[int]], cells_a_pass: int) -> list[list[int]]:
@@ -117,7 +109,7 @@ def fed_by_first_copy(
 
 
 class _Guard:
-    """Keep a cell that leaves the number range to itself, and mark it if an answer stands there.
+    """Keep a cell that overflows to itself, and mark it if an answer stands there.
 
     Masked attention multiplies what it must not see by 0, and 0 · inf is no number: one cell's
     overflow would spoil every cell of the packed sequence. So what leaves a block is finite.
@@ -142,24 +134,12 @@ class _Guard:
         self.broken = self.broken.to(raw.device) | lost.any(dim=-1)
         return self.layout.pack(torch.where(finite[..., None], values, 0), raw)
 
-    def marked(
-        self, logprobs: Float[Tensor, "row cell successor"]
-    ) -> Float[Tensor, "row cell successor"]:
-        """Put NaN where a cell left the number range."""
-        broken = self.broken.to(logprobs.device)[self.batch_of_rows.to(logprobs.device)]
-        return logprobs.masked_fill(broken[..., None], torch.nan)
-
-
-def _scores_of(
-    steps: list[list[tuple[int, int]]],
-    logprobs: Float[np.ndarray, "node cell successor"],
-    greedy: Float[np.ndarray, "node cell successor"],
-) -> ChoiceScores:
-    """Add up the token scores along every answer."""
-    sums = np.stack([sum(logprobs[node, :, slot] for node, slot in answer) for answer in steps])
-    flags = [np.all([greedy[n, :, s] for n, s in answer], axis=0) for answer in steps]
-    finite = np.isfinite(sums).all(axis=0)
-    return ChoiceScores(np.where(finite, sums, -np.inf), np.stack(flags) & finite, finite)
+    def marked(self, scores: TokenScores) -> TokenScores:
+        """Put NaN where a cell overflowed."""
+        broken = self.broken.to(scores.logprobs.device)
+        broken = broken[self.batch_of_rows.to(broken.device)]
+        logprobs = scores.logprobs.masked_fill(broken[..., None], torch.nan)
+        return replace(scores, logprobs=logprobs)
 
 
 def _edit_of(intervention: Intervention, layout: Layout, group: list[int]) -> Edit:

@@ -1,4 +1,4 @@
-"""Score every answer of every prompt in every cell: log-probabilities and the greedy flag."""
+"""Score every answer of every prompt in every cell: log-probabilities and predicted tokens."""
 
 from collections.abc import Sequence
 
@@ -8,13 +8,8 @@ from tqdm import tqdm
 from sadi_bench.models.families import Site
 from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.models.memory import memory_error, out_of_memory
-from sadi_bench.scoring.batch import (
-    ChoiceRequest,
-    ChoiceScores,
-    fed_by_first_copy,
-    score_batch,
-    split_groups,
-)
+from sadi_bench.scoring.answers import ChoiceRequest, ChoiceScores, answer_constants
+from sadi_bench.scoring.batch import fed_by_first_copy, score_batch, split_groups
 from sadi_bench.steering.intervention import Intervention, Reach
 
 TOKEN_BUDGET = {"cpu": 3072, "cuda": 65536, "mps": 8192}
@@ -34,6 +29,7 @@ def score_choices(
     """
     for request in requests:
         lm.check_length(len(request.prompt) + max(map(len, request.answers)))
+        answer_constants(lm, intervention, request.answers)  # refuses an answer that has none
     one_prefix = lm.packs or fed_by_first_copy(lm, intervention, requests) == Site.head
     groups = cell_groups(intervention, lm.num_layers)
     cells_a_pass = max(map(len, groups)) - 1

@@ -1,6 +1,7 @@
 """The grid: every document's metrics in every cell, computed by lm-eval."""
 
 from collections.abc import Iterator, Sequence
+from functools import cache, partial
 
 import numpy as np
 import pandas as pd
@@ -9,9 +10,10 @@ from lm_eval.api.task import Task as HarnessTask
 from tqdm import tqdm
 
 from sadi_bench.scoring.harness import SteeredLM, evaluate_cell
-from sadi_bench.tasks.task import DOC_ID, GOLD, Task
+from sadi_bench.tasks.metrics import paper_match
+from sadi_bench.tasks.task import DOC_ID, GOLD, GROUP, PAPER_MATCH, Task
 
-METRICS = ("exact_match", "acc", "acc_norm")
+METRICS = ("acc", "acc_norm", "exact_match", PAPER_MATCH)
 
 
 def scored_splits(task: Task) -> dict[str, HarnessTask]:
@@ -23,18 +25,26 @@ def scored_splits(task: Task) -> dict[str, HarnessTask]:
 def score_grid(task: Task, steered: SteeredLM) -> pd.DataFrame:
     """Score both splits in all cells in one go; one row a split × doc_id × cell.
 
-    Columns: split, doc_id, cell, the cell's hyper-parameters (null for the unsteered cell 0), the
-    metrics, gold, choice_logprobs, finite. Where a cell left the number range its metrics are 0.
+    Columns: split, doc_id, group, cell, size, the cell's hyper-parameters (null for the unsteered
+    cell 0), the metrics, gold, choice_logprobs, finite; and, before finite, predicted, the text
+    that paper_match judged, where the task has it. A cell that overflowed has metrics of 0.
+    `attrs["answers"]` lists the answers where all documents have the same.
     """
     splits = scored_splits(task)
     evaluate_cell(steered, {f"{task.name}_{name}": split for name, split in splits.items()}, 0)
     metrics, frames = metrics_of(task), []
-    columns = ["doc_id", "cell", *metrics, "gold", "choice_logprobs", "finite"]
+    columns = ["doc_id", "group", "cell", *metrics, "gold", "choice_logprobs"]
+    columns += [*(["predicted"] if PAPER_MATCH in metrics else []), "finite"]
     for name, split in splits.items():
-        rows = pd.DataFrame(_rows(steered, split, metrics), columns=columns)
-        rows.insert(0, "split", name)
-        frames.append(rows)
-    return with_parameters(pd.concat(frames, ignore_index=True), steered)
+        frames.append(pd.DataFrame(_rows(steered, split, metrics), columns=columns))
+        frames[-1].insert(0, "split", name)
+    grid = pd.concat(frames, ignore_index=True)
+    if PAPER_MATCH in metrics:
+        grid["predicted"] = grid["predicted"].astype("category")
+    grid = with_parameters(grid, steered)
+    if task.answers is not None:
+        grid.attrs["answers"] = list(task.answers)
+    return grid
 
 
 def metrics_of(task: Task) -> tuple[str, ...]:
@@ -43,11 +53,12 @@ def metrics_of(task: Task) -> tuple[str, ...]:
 
 
 def with_parameters(rows: pd.DataFrame, steered: SteeredLM) -> pd.DataFrame:
-    """Put the cells' hyper-parameters behind the column `cell`; null for cell 0."""
+    """Put the cells' size and hyper-parameters behind the column `cell`; the latter null for 0."""
     cells = pd.DataFrame([dict(cell.params) for cell in steered.intervention.cells])
     for name in cells.columns[cells.notna().all()]:
         cells[name] = cells[name].where(cells.index > 0)
     cells.insert(0, "cell", range(len(steered.intervention.cells)))
+    cells.insert(1, "size", [cell.size for cell in steered.intervention.cells])
     merged = rows.merge(cells, on="cell", how="left", sort=False)
     place = rows.columns.get_loc("cell") + 1
     order = [*rows.columns[:place], *cells.columns[1:], *rows.columns[place:]]
@@ -57,18 +68,26 @@ def with_parameters(rows: pd.DataFrame, steered: SteeredLM) -> pd.DataFrame:
 def _rows(steered: SteeredLM, task: HarnessTask, metrics: Sequence[str]) -> Iterator[tuple]:
     """Hand every cell's answers on every document to lm-eval's process_results."""
     docs, asked = task.test_docs(), requests_by_doc(task)
+    decode = cache(partial(steered.tokenizer.decode, skip_special_tokens=True))
     bar = tqdm(docs, desc=f"metrics, {task.config.test_split}", unit="doc", disable=None)
     for number, doc in enumerate(bar):
         answers = [steered.all_cells(instance.args) for instance in asked[number]]
-        logprobs, greedy, finite = (np.stack(part) for part in zip(*answers, strict=True))
-        choices = len(task.doc_to_choice(doc))  # acc_mutual_info asks for more than these
-        valid = finite.all(axis=0)
+        logprobs = np.stack([answer.logprobs for answer in answers])
+        greedy = np.stack([answer.greedy for answer in answers])
+        valid = np.stack([answer.finite for answer in answers]).all(axis=0)
+        choices = task.doc_to_choice(doc)  # acc_mutual_info asks for more than these
         for cell in range(logprobs.shape[1]):
-            results = list(zip(logprobs[:, cell].tolist(), greedy[:, cell].tolist(), strict=True))
-            found = task.process_results(doc, results) if valid[cell] else dict.fromkeys(metrics, 0)
-            values = (float(found.get(metric, np.nan)) for metric in metrics)
-            logs = logprobs[:choices, cell].astype(float)
-            yield (doc[DOC_ID], cell, *values, doc[GOLD], logs, bool(valid[cell]))
+            found, text = dict.fromkeys(metrics, 0), ""
+            if valid[cell]:
+                results = zip(logprobs[:, cell].tolist(), greedy[:, cell].tolist(), strict=True)
+                found = task.process_results(doc, list(results))
+                text = decode(tuple(answers[doc[GOLD]].predicted[:, cell].tolist()))
+                found[PAPER_MATCH] = paper_match(text, choices[doc[GOLD]])
+            values = [float(found.get(metric, np.nan)) for metric in metrics]
+            logs = logprobs[: len(choices), cell].astype(float)
+            judged = [text] if PAPER_MATCH in metrics else []
+            place = (doc[DOC_ID], doc[GROUP], cell)
+            yield (*place, *values, doc[GOLD], logs, *judged, bool(valid[cell]))
 
 
 def requests_by_doc(task: HarnessTask) -> dict[int, list[Instance]]:

@@ -2,7 +2,8 @@
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from statistics import fmean
+from typing import Any, NamedTuple
 
 import lm_eval
 import numpy as np
@@ -12,22 +13,23 @@ from lm_eval.api.task import Task as HarnessTask
 
 from sadi_bench.errors import SettingError
 from sadi_bench.models.language_model import LanguageModel
-from sadi_bench.scoring.choices import ChoiceRequest, score_choices
+from sadi_bench.models.shapes import Bool, Float, Int
+from sadi_bench.scoring.answers import ChoiceRequest, Tokens
+from sadi_bench.scoring.choices import score_choices
 from sadi_bench.scoring.generation import Generated, GenerationRequest, generate
-from sadi_bench.steering.intervention import UNSTEERED_MODEL, AnswerBias, Intervention
+from sadi_bench.steering.intervention import UNSTEERED_MODEL, Intervention
 from sadi_bench.tasks.quiet import quiet_libraries
 
-Tokens = tuple[int, ...]
 MAX_NEW_TOKENS = 256  # lm-eval's, where a task does not say
 
-CellScores = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""Log-probability, greedy flag and finiteness of one answer in every cell, each [cell]."""
 
-_UNSTEERED: dict[str, dict[tuple[Tokens, Tokens], CellScores]] = {}
-"""Cell 0 of what the last model was asked: the unsteered run of a sweep need not ask again."""
+class CellScores(NamedTuple):
+    """Hold one answer's scores in every cell, as `ChoiceScores` has them."""
 
-_UNSTEERED_TEXTS: dict[str, dict[GenerationRequest, Generated]] = {}
-"""And what cell 0 wrote."""
+    logprobs: Float[np.ndarray, " cell"]
+    greedy: Bool[np.ndarray, " cell"]
+    predicted: Int[np.ndarray, "step cell"]
+    finite: Bool[np.ndarray, " cell"]
 
 
 class SteeredLM(TemplateLM):
@@ -65,14 +67,7 @@ class SteeredLM(TemplateLM):
         self._intervention = intervention
         self._scores: dict[tuple[Tokens, Tokens], CellScores] = {}
         self._texts: dict[GenerationRequest, dict[int, Generated]] = {}
-        self._biases: dict[Tokens, np.ndarray] | None = None
-        for known in (_UNSTEERED, _UNSTEERED_TEXTS):
-            if self.lm.fingerprint not in known:
-                known.clear()
-        if len(intervention.cells) == 1:
-            self._scores.update(_UNSTEERED.get(self.lm.fingerprint, {}))
-            texts = _UNSTEERED_TEXTS.get(self.lm.fingerprint, {})
-            self._texts.update({request: {0: text} for request, text in texts.items()})
+        self._measured: dict[tuple[Tokens, int], Mapping[str, float]] = {}
 
     @property
     def eot_token_id(self) -> int:
@@ -139,40 +134,32 @@ class SteeredLM(TemplateLM):
         requests = [ChoiceRequest(context, tuple(found)) for context, found in answers.items()]
         if not requests:
             return
-        if isinstance(self.intervention, AnswerBias) and self._biases is None:
-            self._biases = self._learn_biases(self.intervention)
         scores = score_choices(self.lm, requests, self.intervention, self.token_budget)
         for request, score in zip(requests, scores, strict=True):
-            for answer, logprobs, greedy in zip(
-                request.answers, score.logprobs, score.greedy, strict=True
-            ):
-                if self._biases is not None:
-                    logprobs = logprobs + self._bias_of(answer)
-                self._scores[request.prompt, answer] = (logprobs, greedy, score.finite)
-        if self.lm.fingerprint:
-            known = _UNSTEERED.setdefault(self.lm.fingerprint, {})
-            for pair, (logprobs, greedy, finite) in self._scores.items():
-                known[pair] = (logprobs[:1], greedy[:1], finite[:1])
+            columns = zip(score.logprobs, score.greedy, score.predicted, strict=True)
+            for answer, found in zip(request.answers, columns, strict=True):
+                self._scores[request.prompt, answer] = CellScores(*found, score.finite)
+            for cell in range(len(score.finite)) if score.measured else ():
+                did = {name: float(values[cell]) for name, values in score.measured.items()}
+                self._measured[request.prompt, cell] = did
 
-    def _learn_biases(self, intervention: AnswerBias) -> dict[Tokens, np.ndarray]:
-        """Ask the unsteered model what the intervention wants to know."""
-        requests = [ChoiceRequest(prompt, intervention.answers) for prompt in intervention.prompts]
-        scores = score_choices(self.lm, requests, UNSTEERED_MODEL, self.token_budget)
-        biases = intervention.biases(np.stack([score.logprobs[:, 0] for score in scores]))
-        return dict(zip(intervention.answers, biases.astype(np.float32), strict=True))
+    def measured(self) -> dict[str, list[float | None]]:
+        """Average what the intervention did over the prompts that each cell was scored on, by name.
 
-    def _bias_of(self, answer: Tokens) -> np.ndarray:
-        if answer not in self._biases:
-            text = self.lm.tokenizer.decode(answer)
-            raise SettingError(
-                f"method=calibrate: no constant was learnt for the answer {text!r}, which no pair "
-                "has; choose more task.n_pairs, or a task whose choices are always the same."
-            )
-        return self._biases[answer]
+        Empty where it measures nothing; None for a cell that was scored on no prompt.
+        """
+        found: dict[str, list[list[float]]] = {}
+        for (_, cell), did in self._measured.items():
+            for name, value in did.items():
+                found.setdefault(name, [[] for _ in self.intervention.cells])[cell].append(value)
+        return {
+            name: [fmean(values) if values else None for values in cells]
+            for name, cells in found.items()
+        }
 
     def _answer(self, pair: tuple) -> tuple[float, bool]:
-        logprobs, greedy, _ = self._scores[pair]
-        return float(logprobs[self.cell]), bool(greedy[self.cell])
+        found = self._scores[pair]
+        return float(found.logprobs[self.cell]), bool(found.greedy[self.cell])
 
     def all_cells(self, args: tuple[str, str]) -> CellScores:
         """Return an answer's scores in every cell."""
@@ -216,9 +203,9 @@ class SteeredLM(TemplateLM):
             found = generate(self.lm, some, self.intervention, missing, self.token_budget)
             for request, written in zip(some, found, strict=True):
                 self._texts[request].update(written)
-        if self.lm.fingerprint:
-            known = _UNSTEERED_TEXTS.setdefault(self.lm.fingerprint, {})
-            known.update({r: found[0] for r, found in self._texts.items() if 0 in found})
+                for cell, text in written.items():
+                    if text.measured:
+                        self._measured[request.prompt, cell] = text.measured
         return [self._texts[request] for request in requests]
 
     def _generation_request(self, context: str, kwargs: Mapping[str, Any]) -> GenerationRequest:

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from sadi_bench.models.hooks import edited
 from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.models.packing import Prefix, run_prefix
+from sadi_bench.models.shapes import Float
 from sadi_bench.steering.intervention import Intervention, Reach, ReadsPrompts
 
 
@@ -49,3 +51,13 @@ def bound_to(
         return intervention.bound({layer: found[:, None] for layer, found in readings.items()})
     rows = {layer: found[owners.to(found.device)][None] for layer, found in readings.items()}
     return intervention.bound(rows)
+
+
+def measured_of(
+    readings: Mapping[int, Tensor], intervention: Intervention, num_prompts: int
+) -> list[dict[str, Float[np.ndarray, " cell"]]]:
+    """Say of every prompt what an intervention that reads prompts does to it, cell by cell."""
+    if not isinstance(intervention, ReadsPrompts):
+        return [{} for _ in range(num_prompts)]
+    found = {name: part.cpu().numpy() for name, part in intervention.measure(readings).items()}
+    return [{name: part[i] for name, part in found.items()} for i in range(num_prompts)]

@@ -14,7 +14,7 @@ from sadi_bench.scoring.grid import requests_by_doc, scored_splits, with_paramet
 from sadi_bench.scoring.harness import SteeredLM, evaluate_cell
 from sadi_bench.scoring.judges.base import Generation, Judge
 from sadi_bench.steering.intervention import UNSTEERED_MODEL, AnswerBias
-from sadi_bench.tasks.task import DOC_ID, Task
+from sadi_bench.tasks.task import DOC_ID, GROUP, Task
 
 REPEATED_WORDS = 3
 """A text repeats itself where so many words in a row came before in it."""
@@ -37,7 +37,7 @@ def text_grid(
             "text; choose another method than calibrate."
         )
     frames, steered.writing_cells = [], None
-    columns = ["split", "doc_id", "cell", *task.metrics, "finite"]
+    columns = ["split", "doc_id", "group", "cell", *task.metrics, "finite"]
     for name, split in scored_splits(task).items():
         evaluate_cell(steered, {f"{task.name}_{name}": split}, 0)
         frames.append(_written(task, split, steered, judge))
@@ -91,6 +91,7 @@ def _text_rows(
         for cell in cells:
             yield {
                 "doc_id": doc[DOC_ID],
+                "group": doc[GROUP],
                 "cell": cell,
                 "question": doc.get("question") or context,
                 "context": context,

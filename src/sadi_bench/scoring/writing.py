@@ -10,10 +10,10 @@ from torch import Tensor
 from sadi_bench.models.families import Site
 from sadi_bench.models.hooks import edited
 from sadi_bench.models.language_model import LanguageModel
+from sadi_bench.models.logits import best_tokens
 from sadi_bench.models.packing import Prefix, run_prefix
 from sadi_bench.models.rows import Rows
-from sadi_bench.scoring.logits import best_tokens
-from sadi_bench.scoring.prompts import bound_to, run_prompts
+from sadi_bench.scoring.prompts import bound_to, measured_of, run_prompts
 from sadi_bench.steering.intervention import Intervention, Reach
 
 UNSEEN_KEYS = 1024
@@ -37,12 +37,14 @@ class Generated:
     """Hold what one cell wrote. Where it left the number range: nothing, and finite is False.
 
     `tokens` are all that were chosen but an end-of-text mark; `text` ends before the first text
-    of `until`, which the tokens may hold.
+    of `until`, which the tokens may hold. `measured` is what the intervention did to the prompt in
+    this cell, by name.
     """
 
     text: str
     tokens: tuple[int, ...]
     finite: bool = True
+    measured: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -101,8 +103,10 @@ def write_batch(
             if rows:
                 running.keep(needed)
     texts: list[dict[int, Generated]] = [{} for _ in batch]
+    measured = measured_of(readings, intervention, len(batch))
     for row in written:
-        texts[row.place][row.cell] = _result(lm, row)
+        did = {name: float(values[row.cell]) for name, values in measured[row.place].items()}
+        texts[row.place][row.cell] = _result(lm, row, did)
     return texts
 
 
@@ -172,14 +176,14 @@ def _stopped(lm: LanguageModel, tokens: list[int], until: tuple[str, ...]) -> bo
     return any(stop in text for stop in until if stop)
 
 
-def _result(lm: LanguageModel, row: _Row) -> Generated:
+def _result(lm: LanguageModel, row: _Row, measured: Mapping[str, float]) -> Generated:
     if not row.finite:
-        return Generated("", (), finite=False)
+        return Generated("", (), finite=False, measured=measured)
     text = lm.tokenizer.decode(row.tokens, skip_special_tokens=True)
     for stop in row.request.until:
         if stop:
             text = text.split(stop)[0]
-    return Generated(text, tuple(row.tokens))
+    return Generated(text, tuple(row.tokens), measured=measured)
 
 
 def _steered_prefix(lm: LanguageModel, intervention: Intervention, rows: list[_Row]) -> Prefix:

@@ -44,10 +44,10 @@ def pair_activations(
 
     Side 0 is the positive answer, side 1 the negative; read at each answer's last token, float32.
     """
-    return _passes(lm, pairs, lambda batch: _read(lm, batch, sites))
+    return passes(lm, pairs, lambda batch: _read(lm, batch, sites))
 
 
-def _passes(
+def passes(
     lm: LanguageModel,
     pairs: Sequence[EncodedContrast],
     read: Callable[[list[EncodedContrast]], Reading],
@@ -118,7 +118,7 @@ def prompt_activations(
             run_prefix(lm, prompts, with_last=True)
         return torch.stack([seen[layer] for layer in range(lm.num_layers)], dim=1)
 
-    numbers, found = zip(*_passes(lm, pairs, read), strict=True)
+    numbers, found = zip(*passes(lm, pairs, read), strict=True)
     return torch.cat(found)[torch.tensor(sum(numbers, [])).argsort()]
 
 

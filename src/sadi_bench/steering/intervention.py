@@ -27,10 +27,14 @@ class Reach(str, Enum):
 
 @dataclass(frozen=True)
 class Cell:
-    """Name one point of a method's grid; cell 0 is always the unsteered model."""
+    """Name one point of a method's grid; cell 0 is always the unsteered model.
+
+    `size` ranks its distance from doing nothing, which is 0: of tied cells the smaller wins.
+    """
 
     index: int
     params: Mapping[str, float | int]
+    size: int = 0
 
 
 UNSTEERED = Cell(0, {})
@@ -76,18 +80,10 @@ class Intervention(Protocol):
 
 @runtime_checkable
 class AnswerBias(Intervention, Protocol):
-    """Add a constant to the log-probability of every answer instead of editing activations.
+    """Add a constant to the log-probability of every answer instead of editing activations."""
 
-    `prompts` and `answers` are what the unsteered model is asked before anything is scored.
-    """
-
-    prompts: tuple[tuple[int, ...], ...]
     answers: tuple[tuple[int, ...], ...]
-
-    def biases(
-        self, logprobs: Float[np.ndarray, "prompt answer"]
-    ) -> Float[np.ndarray, "answer cell"]:
-        """Learn the constants from the log-probabilities of all answers behind all prompts."""
+    constants: Float[np.ndarray, "answer cell"]
 
 
 @runtime_checkable
@@ -111,17 +107,10 @@ class ReadsPrompts(Intervention, Protocol):
     def bound(self, readings: Mapping[int, Float[Tensor, "batch copy reading"]]) -> Intervention:
         """Return the edit of these prompts; `copy` is 1 where all copies are of one prompt."""
 
-
-@runtime_checkable
-class Measured(Protocol):
-    """Tell what a method did to the model, for tables: one number a cell, by name.
-
-    Averaged over the prompts that were scored; empty before any was.
-    """
-
-    @property
-    def measured(self) -> Mapping[str, list[float]]:
-        """Return the measurements of all cells, cell 0 included."""
+    def measure(
+        self, readings: Mapping[int, Float[Tensor, "batch reading"]]
+    ) -> dict[str, Float[Tensor, "batch cell"]]:
+        """Say what the edit does to these prompts, one number a prompt and cell, by name."""
 
 
 @dataclass(frozen=True)

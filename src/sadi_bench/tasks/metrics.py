@@ -15,7 +15,21 @@ from sadi_bench.tasks.spec import OutputType
 
 TRUE_ANSWERS = "true_answers"  # the column that says how many choices, the first ones, are true
 _PUNCTUATION = dict.fromkeys(map(ord, string.punctuation + "‘’´`"), " ")
+_DELETED = (".</s>", ".\n", ".", ";", "!", ",", "?", "\n", "</s>", "<pad>")  # in this order
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
+
+
+def paper_match(predicted_text: str, gold_text: str) -> bool:
+    """Compare a decoded prediction with the right answer as the released code of the paper does.
+
+    White space around the prediction goes, then every occurrence of ten texts, one text after the
+    other; both sides are compared in lower case. So "A", " A", "a" and "A." are all A.
+    Source: the released code of arXiv 2410.12299, whose tables call this exact match.
+    """
+    text = predicted_text.strip()
+    for deleted in _DELETED:
+        text = text.replace(deleted, "")
+    return text.lower() == gold_text.strip().lower()
 
 
 def normalised_answer(text: str) -> str:

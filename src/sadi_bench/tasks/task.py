@@ -21,7 +21,8 @@ from sadi_bench.tasks.sources import Rows, read_rows
 from sadi_bench.tasks.spec import PROTOCOLS, Negative, OutputType, PairsFrom, TaskSpec
 from sadi_bench.tasks.splits import Splits, carve, draw_splits
 
-GOLD, DOC_ID = "gold_index", "doc_id"  # the two columns that every row gets
+GOLD, DOC_ID, GROUP = "gold_index", "doc_id", "doc_group"  # the columns that every row gets
+PAPER_MATCH = "paper_match"  # a metric of ours beside lm-eval's
 TARGET = "target"  # and, where the model generates, the right side's text ("" without sides)
 
 
@@ -31,6 +32,7 @@ class Task:
 
     Each is seeded for one `build_all_requests`: its sampler of demonstrations moves on, so call
     `set_fewshot_seed` before building a second time.
+    `answers` are the answers' texts where all scored documents have the same in the same order.
     `chance` is the expected acc (mc1) of a uniform guess, None where nothing can be guessed.
     A run must say all `notes` aloud.
     `fingerprint` changes with any row, prompt, answer or label of any split.
@@ -39,6 +41,7 @@ class Task:
     name: str
     spec: TaskSpec
     chance: float | None
+    answers: tuple[str, ...] | None
     identify: ConfigurableTask
     select: ConfigurableTask | None
     test: ConfigurableTask
@@ -53,10 +56,15 @@ class Task:
     @property
     def metrics(self) -> dict[str, bool]:
         """Name the metrics, the most important first, and whether higher is better."""
-        return dict(self.test.higher_is_better())
+        ours = {} if self.generates or self.spec.process_results else {PAPER_MATCH: True}
+        return dict(self.test.higher_is_better()) | ours
 
     def rows(self, split: str) -> datasets.Dataset:
-        """Return a split with `doc_id` (row number in its pool), `gold_index` and all columns."""
+        """Return a split with all its columns and those that every row gets.
+
+        `doc_id`: row number in its pool. `gold_index`. `doc_group`: what task.split_group says,
+        the same for documents that share a premise, a passage or a twin.
+        """
         task = {"identify": self.identify, "select": self.select, "test": self.test}.get(split)
         if task is None:
             raise KeyError(f"{self.name} has no {split} split")
@@ -91,6 +99,7 @@ def load_task(spec: TaskSpec, *, protocol: str, seed: int) -> Task:
         name=spec.name,
         spec=spec,
         chance=None if recipe.generates else spec.chance or _chance(spec, splits.test),
+        answers=None if recipe.generates else _common_answers(splits),
         identify=build("identify"),
         select=None if splits.select is None else build("select"),
         test=build("test"),
@@ -126,6 +135,11 @@ def _pools(
     if rows.carve and not (protocol == "paper" and spec.paper_identifies_on_test):
         return carve(spec, recipe.render(rows.identify, first_id=len(test)), test)
     return recipe.render(rows.identify), test, []
+
+
+def _common_answers(splits: Splits) -> tuple[str, ...] | None:
+    found = {doc.choices for doc in (*(splits.select or ()), *splits.test)}
+    return found.pop() if len(found) == 1 else None
 
 
 def _chance(spec: TaskSpec, test: list[Doc]) -> float:
@@ -191,12 +205,12 @@ def _builder(
 
 def _table(spec: TaskSpec, docs: list[Doc]) -> datasets.Dataset:
     generates = spec.output_type == OutputType.generate_until
-    if clash := {GOLD, DOC_ID, *([TARGET] if generates else [])} & set(docs[0].row):
+    if clash := {GOLD, DOC_ID, GROUP, *([TARGET] if generates else [])} & set(docs[0].row):
         raise SettingError(
             f"task={spec.name}: its rows have a column {clash.pop()}, a name this program needs; "
             "rename it with task.rename."
         )
-    rows = [{DOC_ID: doc.doc_id, **doc.row, GOLD: doc.gold} for doc in docs]
+    rows = [{DOC_ID: doc.doc_id, GROUP: doc.group, **doc.row, GOLD: doc.gold} for doc in docs]
     if generates:
         for row, doc in zip(rows, docs, strict=True):
             row[TARGET] = doc.choices[doc.gold] if doc.choices else ""

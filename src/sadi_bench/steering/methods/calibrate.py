@@ -8,7 +8,7 @@ that, averaged over the identify split, the choices get the share that is right 
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,8 +18,11 @@ from torch import Tensor
 from sadi_bench.errors import SettingError
 from sadi_bench.models.families import Site
 from sadi_bench.models.language_model import LanguageModel
+from sadi_bench.models.layout import layout_of
+from sadi_bench.models.logits import successors_of, token_scores
+from sadi_bench.models.packing import run_branches, run_prefix
 from sadi_bench.models.shapes import Float
-from sadi_bench.steering.activations import EncodedContrast
+from sadi_bench.steering.activations import EncodedContrast, check_finite, passes
 from sadi_bench.steering.grid import cells_of, check_choices, numbers
 from sadi_bench.steering.intervention import Cell, Reach
 
@@ -30,19 +33,20 @@ STEPS, TOLERANCE = 1000, 1e-9
 
 @dataclass(frozen=True)
 class ChoiceBias:
-    """Add `scale` times a constant an answer; activations are left alone.
+    """Add `scale` times a constant an answer; activations are left alone."""
 
-    `shares` are those that the answers shall get; None divides by what content-free prompts say.
-    """
-
-    prompts: tuple[tuple[int, ...], ...]
     answers: tuple[tuple[int, ...], ...]
+    bias: Float[np.ndarray, " answer"]
     cells: tuple[Cell, ...]
-    shares: Float[np.ndarray, " answer"] | None
     site: Site = Site.hidden
     reach: Reach = Reach.last_prompt
     overwrites: bool = False
-    _learnt: dict[str, Tensor] = field(init=False, default_factory=dict)
+
+    @property
+    def constants(self) -> Float[np.ndarray, "answer cell"]:
+        """Scale the bias for every cell; cell 0 gets none."""
+        scales = [cell.params.get("scale", 0.0) for cell in self.cells]
+        return np.outer(self.bias, scales).astype(np.float32)
 
     def first_layer(self, cell: int) -> int:  # noqa: ARG002
         """Return a layer beyond the last: no activation is edited."""
@@ -51,25 +55,44 @@ class ChoiceBias:
     def edit(self, layer: int, values: Tensor, cells: Tensor) -> None:
         """Leave the values alone."""
 
-    def biases(
-        self, logprobs: Float[np.ndarray, "prompt answer"]
-    ) -> Float[np.ndarray, "answer cell"]:
-        """Learn the constants, and scale them for every cell; cell 0 gets none."""
-        logprobs = logprobs.astype(float)
-        bias = (
-            contextual_bias(logprobs) if self.shares is None else prior_bias(logprobs, self.shares)
-        )
-        self._learnt["bias"] = torch.from_numpy(bias)
-        scales = [cell.params.get("scale", 0.0) for cell in self.cells]
-        return np.outer(bias, scales)
-
     def tensors(self) -> dict[str, Tensor]:
-        """Return the bias [answer], once something was scored."""
-        return dict(self._learnt)
+        """Return the bias [answer]."""
+        return {"bias": torch.from_numpy(self.bias)}
 
     def elements(self) -> list[tuple[int, int, float]]:
         """Return none: nothing is ranked."""
         return []
+
+
+def answer_logprobs(
+    lm: LanguageModel, pairs: Sequence[EncodedContrast], answers: Sequence[tuple[int, ...]]
+) -> Float[np.ndarray, "prompt answer"]:
+    """Score all answers behind every different prompt of the pairs, in the unsteered model.
+
+    Raises:
+        SettingError: a log-probability is not finite.
+    """
+    prompts = list({pair.prompt: pair for pair in pairs}.values())
+    longest = max(map(len, answers))
+    for pair in prompts:
+        lm.check_length(len(pair.prompt) + longest)
+
+    def read(batch: list[EncodedContrast]) -> Float[Tensor, "prompt answer"]:
+        asked, branches = [pair.prompt for pair in batch], [answers] * len(batch)
+        layout = layout_of(asked, branches, packed=lm.packs)
+        successors = successors_of(layout, branches)
+        hidden = run_branches(lm, run_prefix(lm, asked), layout, 1)
+        logprobs = token_scores(lm, hidden, successors).logprobs[:, 0].double().cpu()
+        sums = [
+            [sum(logprobs[row, slot] for row, slot in answer) for answer in steps]
+            for steps in successors.steps
+        ]
+        return torch.tensor(sums, dtype=torch.float64)
+
+    numbers, found = zip(*passes(lm, prompts, read), strict=True)
+    logprobs = torch.cat(found)[torch.tensor(sum(numbers, [])).argsort()]
+    check_finite(lm, logprobs)
+    return logprobs.numpy()
 
 
 def contextual_bias(
@@ -126,8 +149,8 @@ class Calibrate:
         """Lay out cell 0 and the scales."""
         return cells_of(scale=numbers("scale", self.scale))
 
-    def fit(self, lm: LanguageModel, pairs: Sequence[EncodedContrast]) -> ChoiceBias:  # noqa: ARG002
-        """Take prompts and answers from the pairs; the model is asked when scoring begins."""
+    def fit(self, lm: LanguageModel, pairs: Sequence[EncodedContrast]) -> ChoiceBias:
+        """Turn what the unsteered model says behind the pairs' prompts into constants."""
         answers = sorted({answer for pair in pairs for answer in (pair.positive, pair.negative)})
         if len(answers) > MOST_ANSWERS:
             raise SettingError(
@@ -135,17 +158,14 @@ class Calibrate:
                 f"{MOST_ANSWERS} get a constant each; choose a task whose choices are the same in "
                 "every document."
             )
-        shares = None
-        if self.bias == "prior":
+        logprobs = answer_logprobs(lm, pairs, answers)
+        if self.bias == "contextual":
+            bias = contextual_bias(logprobs)
+        else:
             right = Counter(pair.positive for pair in pairs)
             counts = np.array([right[answer] + 1.0 for answer in answers])  # none is ruled out
-            shares = counts / counts.sum()
-        return ChoiceBias(
-            prompts=tuple(dict.fromkeys(pair.prompt for pair in pairs)),
-            answers=tuple(answers),
-            cells=self.grid(),
-            shares=shares,
-        )
+            bias = prior_bias(logprobs, counts / counts.sum())
+        return ChoiceBias(answers=tuple(answers), bias=bias, cells=self.grid())
 
 
 METHOD = Calibrate

@@ -6,7 +6,7 @@ and layer. Published, s_l is the model's mean over harmful less harmless prompts
 token. Our pairs share the prompt and part in the answer: s_l, negative less positive, is read at
 the answers' last tokens. A b_l halfway between the two means there (`gate: answers`) suits no
 prompt: the gate may never open. `gate: prompts` sets b_l at the median of the pairs' prompts: it
-opens for the half that leans to the negative side. `measured` says how often it did.
+opens for the half that leans to the negative side. `measure` says how often it did.
 θ_l points to what is wanted: there refusals, the negative side's; here positive answers, the
 guide's mean of positive less negative. So alpha > 0 steers to them; the published sign is < 0.
 Without a guide the model guides itself: gated CAA.
@@ -64,8 +64,6 @@ class GatedShift:
     overwrites: bool = False
     _masks: Masks = field(init=False)
     _alpha: Tensor = field(init=False)
-    _open: dict[int, Tensor] = field(init=False, default_factory=dict)
-    _prompts: dict[int, int] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         masks, alpha = graded_masks(self.ranks, self.cells, "alpha")
@@ -87,14 +85,20 @@ class GatedShift:
         query = values[prompts, real.sum(dim=1) - 1].float()
         direction = self.directions[layer].to(values.device, non_blocking=True)
         offset = self.offsets[layer].to(values.device, non_blocking=True)
-        gates = (query @ direction + offset > 0).float()
-        self._open[layer] = self._open.get(layer, 0) + gates.sum()
-        self._prompts[layer] = self._prompts.get(layer, 0) + len(values)
-        return gates[:, None]
+        return (query @ direction + offset > 0).float()[:, None]
 
     def bound(self, readings: Mapping[int, Float[Tensor, "batch copy 1"]]) -> "GatedShift":
         """Return the edit of the prompts whose gates were read."""
         return replace(self, readings=readings)
+
+    def measure(
+        self, readings: Mapping[int, Float[Tensor, "batch 1"]]
+    ) -> dict[str, Float[Tensor, "batch cell"]]:
+        """Return the share of the cells' layers whose gate is open; 0 where a cell has none."""
+        layers = range(len(self.ranks))
+        gates = torch.cat([readings[layer].cpu() for layer in layers], dim=1)  # [batch layer]
+        chosen = (self.ranks < self._masks.top_k).float()  # [layer cell]
+        return {"gate_open": gates @ chosen / chosen.sum(dim=0).clamp(min=1)}
 
     def edit(
         self,
@@ -113,29 +117,15 @@ class GatedShift:
         vector = self.guidance[layer].to(device, non_blocking=True)
         return (values.float() + alpha[..., None] * vector).to(values.dtype)
 
-    @property
-    def measured(self) -> dict[str, list[float]]:
-        """Return the share of the cells' layers whose gate was open, over scored prompts."""
-        if not self._open:
-            return {}
-        layers = range(len(self.ranks))
-        shares = torch.stack([self._open[layer].cpu() / self._prompts[layer] for layer in layers])
-        found = []
-        for cell in range(len(self.cells)):
-            chosen = self.ranks[:, 0] < self._masks.top_k[cell]
-            found.append(shares[chosen].mean().item() if chosen.any() else 0.0)
-        return {"gate_open": found}
-
     def tensors(self) -> dict[str, Tensor]:
-        """Return s and θ [layer width], b, the gates' accuracies, the ranks and the open shares."""
-        found = {
+        """Return s and θ [layer width], b, the gates' accuracies and the ranks."""
+        return {
             "gate_directions": self.directions,
             "gate_offsets": self.offsets,
             "gate_accuracies": self.accuracies[:, 0].contiguous(),
             "layer_ranks": self.ranks[:, 0].contiguous(),
             "guidance": self.guidance,
         }
-        return found | {name: torch.tensor(values) for name, values in self.measured.items()}
 
     def elements(self) -> list[tuple[int, int, float]]:
         """List all layers by their gate's accuracy on the pairs, as index 0."""

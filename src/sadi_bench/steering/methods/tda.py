@@ -37,8 +37,6 @@ class QuietUnits:
     overwrites: bool = False
     control: bool = True
     _thresholds: Tensor = field(init=False)
-    _off: dict[int, Tensor] = field(init=False, default_factory=dict)
-    _prompts: dict[int, int] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         thresholds = [float(cell.params.get("threshold", 0)) for cell in self.cells]
@@ -50,23 +48,29 @@ class QuietUnits:
 
     def read(
         self,
-        layer: int,
+        layer: int,  # noqa: ARG002
         values: Float[Tensor, "batch position unit"],
         real: Bool[Tensor, "batch position"],
     ) -> Float[Tensor, "batch unit"]:
         """Score the units; a prompt of one token has no token before its last, and scores 0."""
         before = torch.zeros_like(real)
         before[:, :-1] = real[:, 1:]
-        scores = (values.float() * before[..., None]).square().sum(dim=1).sqrt()
-        every_cell = torch.arange(len(self.cells))
-        shares = self._quiet(scores[:, None], every_cell).float().mean(dim=-1).sum(dim=0)
-        self._off[layer] = self._off.get(layer, 0) + shares
-        self._prompts[layer] = self._prompts.get(layer, 0) + len(values)
-        return scores
+        return (values.float() * before[..., None]).square().sum(dim=1).sqrt()
 
     def bound(self, readings: Mapping[int, Float[Tensor, "batch copy unit"]]) -> "QuietUnits":
         """Return the edit of the prompts that were read."""
         return replace(self, readings=readings)
+
+    def measure(
+        self, readings: Mapping[int, Float[Tensor, "batch unit"]]
+    ) -> dict[str, Float[Tensor, "batch cell"]]:
+        """Return the share of FFN units that are off, a mean over the layers."""
+        cells = torch.arange(len(self.cells))
+        shares = [
+            self._quiet(scores[:, None], cells).float().mean(dim=-1).cpu()
+            for scores in readings.values()
+        ]
+        return {"ffn_sparsity": torch.stack(shares).mean(dim=0)}
 
     def _quiet(
         self, scores: Float[Tensor, "batch copy unit"], cells: Int[Tensor, " cell"]
@@ -86,17 +90,9 @@ class QuietUnits:
         quiet = self._quiet(self.readings[layer].to(values.device), cells)
         return values.masked_fill(quiet[:, :, None], 0)
 
-    @property
-    def measured(self) -> dict[str, list[float]]:
-        """Return the share of FFN units that were off, a mean over layers and scored prompts."""
-        if not self._off:
-            return {}
-        shares = [off.cpu() / self._prompts[layer] for layer, off in self._off.items()]
-        return {"ffn_sparsity": torch.stack(shares).mean(dim=0).tolist()}
-
     def tensors(self) -> dict[str, Tensor]:
-        """Return the share of units that were off [cell], once something was scored."""
-        return {name: torch.tensor(values) for name, values in self.measured.items()}
+        """Return nothing: nothing was learnt."""
+        return {}
 
     def elements(self) -> list[tuple[int, int, float]]:
         """Return none: units are chosen prompt by prompt."""
