@@ -9,6 +9,12 @@ import pytest
 CELLS = [(top_k, strength) for top_k in (1, 2, 10) for strength in (5.0, 15.0)]
 
 
+def sizes_of(cells) -> np.ndarray:
+    """Rank cells of (top_k, strength) as SADI does: few elements first, then little change."""
+    distances = [(), *((k, abs(s - 1), s < 1) if s != 1 else () for k, s in cells)]
+    return np.array([sorted(set(distances)).index(found) for found in distances])
+
+
 def grid_of(scores: dict[str, np.ndarray], cells=CELLS, **columns: object) -> pd.DataFrame:
     """Build a grid from `{split: scores [docs, 1 + cells]}`; all metrics have these scores."""
     parts = []
@@ -17,6 +23,7 @@ def grid_of(scores: dict[str, np.ndarray], cells=CELLS, **columns: object) -> pd
         assert values.shape[1] == len(cells) + 1
         doc, cell = (axis.ravel() for axis in np.indices(values.shape))
         part = {"split": split, "doc_id": doc, "cell": cell}
+        part |= {"size": sizes_of(cells)[cell]}
         part |= {"top_k": np.array([np.nan, *(k for k, _ in cells)])[cell]}
         part |= {"strength": np.array([np.nan, *(s for _, s in cells)])[cell]}
         part |= dict.fromkeys(("exact_match", "acc", "acc_norm"), values.ravel())

@@ -10,7 +10,7 @@ from sadi_bench.errors import SettingError
 UNSTEERED = 0
 # Columns that every grid may have; what else is null for the unsteered cell is a hyper-parameter.
 FIXED_COLUMNS = (
-    *("split", "doc_id", "cell", "gold", "choice_logprobs", "finite"),
+    *("split", "doc_id", "cell", "size", "gold", "choice_logprobs", "finite"),
     *("exact_match", "acc", "acc_norm"),
 )
 

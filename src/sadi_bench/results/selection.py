@@ -46,8 +46,8 @@ def select_cell(
     - The unsteered cell is no candidate. It has its own row in every table, and a method that does
       harm should show it.
     - A cell with any non-finite row is no candidate.
-    - Of tied cells the smallest intervention wins: hyper-parameters compared by absolute value in
-      the order of their columns (for SADI: fewest elements, then lowest strength), then cell index.
+    - Of tied cells the smallest intervention wins: the lowest `size`, which the method ranks by the
+      distance from doing nothing, then the lowest cell index.
 
     The default is option-restricted accuracy. The paper selects by exact match, which is 0 in every
     cell for a model that answers in another format than the task's; all cells would tie.
@@ -60,11 +60,10 @@ def select_cell(
     best = means.min() if lowest else means.max()
     tied = _tied(means, best)
     below = means.drop(tied)
-    params = cell_parameters(grid)
-    winner = _smallest(tied, params)
+    winner = _smallest(tied, grid)
     return Choice(
         cell=winner,
-        params=params[winner],
+        params=cell_parameters(grid)[winner],
         split=split,
         metric=metric,
         value=float(best),
@@ -85,9 +84,9 @@ def cells_in_the_race(
     if count is None:
         return sorted(select["cell"].unique().tolist())
     means = score_matrix(select, "select", metric)[_finite_cells(select, "select", metric)].mean()
-    params, kept = cell_parameters(select), []
+    kept: list[int] = []
     while len(means) and len(kept) < count:
-        kept.append(_smallest(_tied(means, means.min() if lowest else means.max()), params))
+        kept.append(_smallest(_tied(means, means.min() if lowest else means.max()), select))
         means = means.drop(kept[-1])
     return [UNSTEERED, *sorted(kept)]
 
@@ -122,10 +121,6 @@ def _tied(means: pd.Series, best: float) -> pd.Index:
     return means.index[np.isclose(means, best, rtol=0, atol=1e-12)]
 
 
-def _smallest(cells: pd.Index, params: dict[int, dict[str, object]]) -> int:
-    return int(min(cells, key=lambda cell: (*map(_size, params[cell].values()), cell)))
-
-
-def _size(value: object) -> float:
-    # A name, or nothing, has no size; the cell index decides between such cells.
-    return abs(value) if isinstance(value, int | float) else 0.0
+def _smallest(cells: pd.Index, grid: pd.DataFrame) -> int:
+    sizes = grid.drop_duplicates("cell").set_index("cell")["size"]
+    return int(min(cells, key=lambda cell: (sizes[cell], cell)))

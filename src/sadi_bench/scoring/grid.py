@@ -23,8 +23,8 @@ def scored_splits(task: Task) -> dict[str, HarnessTask]:
 def score_grid(task: Task, steered: SteeredLM) -> pd.DataFrame:
     """Score both splits in all cells in one go; one row a split × doc_id × cell.
 
-    Columns: split, doc_id, cell, the cell's hyper-parameters (null for the unsteered cell 0), the
-    metrics, gold, choice_logprobs, finite. Where a cell left the number range its metrics are 0.
+    Columns: split, doc_id, cell, size, the cell's hyper-parameters (null for the unsteered cell 0),
+    the metrics, gold, choice_logprobs, finite. A cell that left the number range has metrics of 0.
     """
     splits = scored_splits(task)
     evaluate_cell(steered, {f"{task.name}_{name}": split for name, split in splits.items()}, 0)
@@ -43,11 +43,12 @@ def metrics_of(task: Task) -> tuple[str, ...]:
 
 
 def with_parameters(rows: pd.DataFrame, steered: SteeredLM) -> pd.DataFrame:
-    """Put the cells' hyper-parameters behind the column `cell`; null for cell 0."""
+    """Put the cells' size and hyper-parameters behind the column `cell`; null for cell 0."""
     cells = pd.DataFrame([dict(cell.params) for cell in steered.intervention.cells])
     for name in cells.columns[cells.notna().all()]:
         cells[name] = cells[name].where(cells.index > 0)
     cells.insert(0, "cell", range(len(steered.intervention.cells)))
+    cells.insert(1, "size", [cell.size for cell in steered.intervention.cells])
     merged = rows.merge(cells, on="cell", how="left", sort=False)
     place = rows.columns.get_loc("cell") + 1
     order = [*rows.columns[:place], *cells.columns[1:], *rows.columns[place:]]

@@ -27,10 +27,14 @@ class Reach(str, Enum):
 
 @dataclass(frozen=True)
 class Cell:
-    """Name one point of a method's grid; cell 0 is always the unsteered model."""
+    """Name one point of a method's grid; cell 0 is always the unsteered model.
+
+    `size` ranks the grid's cells by their distance from doing nothing, which is 0.
+    """
 
     index: int
     params: Mapping[str, float | int]
+    size: int = 0
 
 
 UNSTEERED = Cell(0, {})

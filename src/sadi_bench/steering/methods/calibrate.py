@@ -20,7 +20,7 @@ from sadi_bench.models.families import Site
 from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.models.shapes import Float
 from sadi_bench.steering.activations import EncodedContrast
-from sadi_bench.steering.grid import cells_of, check_choices, numbers
+from sadi_bench.steering.grid import cells_of, check_choices, distance_of, numbers
 from sadi_bench.steering.intervention import Cell, Reach
 
 MOST_ANSWERS = 26
@@ -124,7 +124,9 @@ class Calibrate:
 
     def grid(self) -> tuple[Cell, ...]:
         """Lay out cell 0 and the scales."""
-        return cells_of(scale=numbers("scale", self.scale))
+        return cells_of(
+            lambda point: distance_of(point["scale"]), scale=numbers("scale", self.scale)
+        )
 
     def fit(self, lm: LanguageModel, pairs: Sequence[EncodedContrast]) -> ChoiceBias:  # noqa: ARG002
         """Take prompts and answers from the pairs; the model is asked when scoring begins."""

@@ -29,6 +29,7 @@ from sadi_bench.steering.grid import (
     check_top_layers,
     counts,
     departures,
+    distance_of,
     numbers,
 )
 from sadi_bench.steering.intervention import Cell, Reach
@@ -142,7 +143,9 @@ class Hpr:
     def grid(self) -> tuple[Cell, ...]:
         """Lay out cell 0 and the product of top_k and strength, top_k outermost."""
         return cells_of(
-            top_k=counts("top_k", self.top_k), strength=numbers("strength", self.strength)
+            lambda point: distance_of(point["strength"], point["top_k"]),
+            top_k=counts("top_k", self.top_k),
+            strength=numbers("strength", self.strength),
         )
 
     def fit(self, lm: LanguageModel, pairs: Sequence[EncodedContrast]) -> PseudoRotation:

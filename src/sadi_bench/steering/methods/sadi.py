@@ -28,6 +28,7 @@ from sadi_bench.steering.grid import (
     check_seed,
     counts,
     departures,
+    distance_of,
     numbers,
 )
 from sadi_bench.steering.intervention import Cell, Reach
@@ -164,7 +165,11 @@ class Sadi:
             if self.delta is None
             else [d + 1 for d in numbers("delta", self.delta)]
         )
-        return cells_of(top_k=top_ks, strength=strengths)
+        return cells_of(
+            lambda point: distance_of(point["strength"] - 1, point["top_k"]),
+            top_k=top_ks,
+            strength=strengths,
+        )
 
     def fit(self, lm: LanguageModel, pairs: Sequence[EncodedContrast]) -> MaskedSteering:
         """Rank the elements by the pairs' mean difference and freeze the grid."""
