@@ -34,6 +34,12 @@ def counts(name: str, value: object) -> list[int]:
     return [int(v) for v in values]
 
 
+def check_count(name: str, value: object) -> None:
+    """Refuse what is no single whole number of at least 1."""
+    if counts(name, value) != [value]:
+        raise SettingError(f"method.{name}={value}: choose {WHOLE}.")
+
+
 def check_choices(settings: object, choices: Mapping[str, Sequence[str]]) -> None:
     """Refuse a field of a method's settings that is none of its choices."""
     for name, allowed in choices.items():

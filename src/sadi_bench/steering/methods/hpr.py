@@ -22,9 +22,9 @@ from sadi_bench.models.shapes import Float, Int
 from sadi_bench.steering.activations import EncodedContrast, all_activations, check_finite
 from sadi_bench.steering.elements import Masks, graded_masks, listed_elements, ranks_of
 from sadi_bench.steering.grid import (
-    WHOLE,
     cells_of,
     check_choices,
+    check_count,
     check_seed,
     check_top_layers,
     counts,
@@ -124,8 +124,7 @@ class Hpr:
         check_choices(self, self.CHOICES)
         check_seed(self.seed)
         for name in ("epochs", "batch_size"):
-            if counts(name, getattr(self, name)) != [getattr(self, name)]:
-                raise SettingError(f"method.{name}={getattr(self, name)}: choose {WHOLE}.")
+            check_count(name, getattr(self, name))
         for name, above in (("learning_rate", math.inf), ("val_ratio", 1)):
             value = getattr(self, name)
             if not isinstance(value, int | float) or not 0 < value < above:
