@@ -43,11 +43,11 @@ def test_a_tie_does_not_depend_on_how_cells_are_numbered_or_rows_ordered(make_gr
     assert select_cell(grid, "select").params == {"top_k": 2, "strength": 5}
 
 
-def test_a_tie_of_signed_multipliers_goes_to_the_smallest_size(make_grid):
-    cells = [(13, -2.0), (13, 1.0), (13, 2.0)]
-    grid = make_grid({"select": np.ones((3, 4), int)}, cells)
-    grid = grid.rename(columns={"top_k": "layer", "strength": "multiplier"})
-    assert select_cell(grid, "select").params == {"layer": 13, "multiplier": 1}
+def test_a_tie_goes_by_the_column_size_and_by_no_parameter(make_grid):
+    grid = make_grid({"select": np.ones((3, 7), int)})
+    grid["size"] = np.array([0, 3, 4, 2, 1, 1, 5])[grid["cell"]]
+    assert select_cell(grid, "select").cell == 4
+    assert cells_in_the_race(grid, "acc", 4) == [0, 1, 3, 4, 5]
 
 
 def test_when_every_cell_ties_there_is_no_runner_up(make_grid):

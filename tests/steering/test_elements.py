@@ -4,7 +4,15 @@ import numpy as np
 import torch
 
 from sadi_bench.models.families import Site
-from sadi_bench.steering.elements import element_scores, listed_elements, random_ranks, ranks_of
+from sadi_bench.steering.elements import (
+    element_scores,
+    graded_masks,
+    listed_elements,
+    random_ranks,
+    ranks_of,
+    shuffled_ranks,
+)
+from sadi_bench.steering.intervention import UNSTEERED, Cell
 
 
 def difference(seed: int = 0, layers: int = 3, width: int = 48) -> torch.Tensor:
@@ -64,11 +72,49 @@ def test_ties_go_to_the_lower_flat_index_and_exactly_k_are_masked():
 def test_random_ranks_are_a_permutation_drawn_by_the_seed():
     scores = difference()
     state = torch.get_rng_state()
-    first, again, other = (random_ranks(scores, seed) for seed in (3, 3, 4))
+    first, again, other = (random_ranks(scores, seed, 1) for seed in (3, 3, 4))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert sorted(first.flatten().tolist()) == list(range(scores.numel()))
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_draw_is_another_one_than_the_last_and_the_same_however_many_follow():
+    scores = difference()
+    for draw, of in ((random_ranks, scores), (shuffled_ranks, ranks_of(scores))):
+        few, many = draw(of, 3, 2), draw(of, 3, 5)
+        assert (many.shape, many.dtype) == ((5, 3, 48), torch.int32)
+        assert torch.equal(few, many[:2])
+        assert len(many.flatten(1).unique(dim=0)) == 5
+
+
+def test_shuffled_ranks_mask_as_many_elements_of_each_layer_for_every_k():
+    ranks = ranks_of(difference())
+    for drawn in shuffled_ranks(ranks, 0, 3):
+        assert not torch.equal(drawn, ranks)
+        for top_k in (1, 5, 40, 144):
+            assert torch.equal((drawn < top_k).sum(dim=1), (ranks < top_k).sum(dim=1))
+
+
+def test_a_cell_is_masked_by_its_own_draw_from_the_first_layer_that_has_an_element():
+    ranks = random_ranks(difference(), 0, 3)
+    points = [(draw, top_k) for draw in (1, 3, 2) for top_k in (1, 2, 6)]
+    params = [{"draw": draw, "top_k": top_k, "strength": 3.0} for draw, top_k in points]
+    params += [{"draw": 2, "top_k": 6, "strength": 1.0}]
+    cells = [UNSTEERED, *(Cell(i, p) for i, p in enumerate(params, 1))]
+    masks, change = graded_masks(ranks, cells, "strength", identity=1.0)
+    assert change.tolist() == [0.0] + [2.0] * 9 + [0.0]
+    expected = [torch.zeros(3, 48, dtype=bool)] * 11
+    expected[1:10] = [ranks[draw - 1] < top_k for draw, top_k in points]
+    for layer in range(3):
+        some = torch.tensor([4, 0, 9, 1])
+        found = masks.at(layer, some, torch.device("cpu"))
+        wanted = torch.stack([expected[cell][layer] for cell in some])
+        assert torch.equal(wanted, torch.zeros_like(wanted) if found is None else found)
+    for cell in range(11):
+        layers = expected[cell].any(dim=1).nonzero().flatten().tolist()
+        assert masks.first_layer(cell) == min(layers, default=3)
+    assert masks.at(0, torch.tensor([0, 10]), torch.device("cpu")) is None
 
 
 def test_elements_are_listed_best_first_with_their_places():

@@ -11,6 +11,8 @@ from sadi_bench.steering.methods import method_of
         ({}, "sadi-head"),
         ({"site": "neuron", "top_k": 3}, "sadi-neuron"),
         ({"elements": "random"}, "random-head"),
+        ({"elements": "random", "draws": 19}, "random-head"),
+        ({"elements": "random", "match": "layer"}, None),
         ({"vector": "fixed"}, "fixed-head"),
         ({"vector": "fixed", "elements": "random"}, None),
         ({"patch": "inflight"}, None),
@@ -27,3 +29,5 @@ def test_only_the_released_switches_stand_beside_the_papers_numbers(settings, na
 def test_a_switch_that_departs_from_the_released_code_is_named():
     method = method_of({"kind": "sadi", "name": "mine", "patch": "inflight", "score": "abs"})
     assert method.departures() == ["patch=inflight", "score=abs"]
+    drawn = {"kind": "sadi", "name": "mine", "elements": "random", "draws": 9, "match": "layer"}
+    assert method_of(drawn).departures() == ["match=layer"]

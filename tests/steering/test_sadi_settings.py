@@ -42,6 +42,14 @@ NAN, INF = float("nan"), float("inf")
         ({"elements": "all"}, r"method\.elements=all: "),
         ({"vector": "both"}, r"method\.vector=both: "),
         ({"reach": "all_tokens"}, r"method\.reach=all_tokens: "),
+        (
+            {"elements": "random", "draws": 0},
+            r"method\.draws=0: choose a whole number of",
+        ),
+        ({"elements": "random", "draws": [1, 2]}, r"method\.draws=\[1, 2\]: choose a whole number"),
+        ({"draws": 19}, r"method\.draws=19: .*choose 1, or method\.elements=random"),
+        ({"match": "layer"}, r"method\.match=layer: .*choose none, or method\.elements=random"),
+        ({"elements": "random", "match": "head"}, r"method\.match=head: choose one of none, layer"),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_refused_in_one_line(settings, message):
@@ -85,6 +93,38 @@ def test_random_elements_come_from_the_seed_and_not_from_the_scores(llama):
     top = Sadi(top_k=2, seed=1).fit(llama, contrasts())
     assert not torch.equal(fitted(1).ranks, top.ranks)
     assert torch.equal(top.ranks, Sadi(top_k=2, seed=2).fit(llama, contrasts()).ranks)
+
+
+def test_draws_are_the_outermost_axis_of_the_grid_and_one_draw_is_no_axis():
+    cells = Sadi(elements="random", draws=3, top_k=[2, 4], strength=[5, 10]).grid()
+    assert len(cells) == 1 + 3 * 4
+    assert cells[5].params == {"draw": 2, "top_k": 2, "strength": 5}
+    assert [cell.size for cell in cells] == [0, *[1, 2, 3, 4] * 3]
+    one = Sadi(elements="random", draws=1, top_k=[2, 4], strength=[5, 10])
+    assert one.grid() == Sadi(top_k=[2, 4], strength=[5, 10]).grid()
+
+
+@pytest.mark.parametrize("match", ["none", "layer"])
+def test_a_draw_does_not_depend_on_their_number_and_the_first_is_listed(llama, match):
+    def fitted(draws: int):
+        method = Sadi(elements="random", match=match, draws=draws, top_k=2, site="neuron")
+        return method.fit(llama, contrasts())
+
+    one, three, five = fitted(1), fitted(3), fitted(5)
+    assert (one.ranks.shape, five.ranks.shape) == ((3, 48), (5, 3, 48))
+    assert torch.equal(one.ranks, five.ranks[0])
+    assert torch.equal(three.ranks, five.ranks[:3])
+    assert torch.equal(five.tensors()["element_ranks"], five.ranks)
+    assert five.elements() == one.elements()
+
+
+def test_a_draw_matched_by_layer_has_as_many_elements_in_each_layer_as_sadi(llama):
+    own = Sadi(site="neuron").fit(llama, contrasts()).ranks
+    drawn = Sadi(site="neuron", elements="random", match="layer", draws=4).fit(llama, contrasts())
+    for ranks in drawn.ranks:
+        for top_k in range(1, 145, 7):
+            assert torch.equal((ranks < top_k).sum(dim=1), (own < top_k).sum(dim=1))
+        assert not torch.equal(ranks, own)
 
 
 def test_what_was_learnt_is_stored_under_its_names(llama):

@@ -35,48 +35,76 @@ def ranks_of(scores: Float[Tensor, "layer element"]) -> Int[Tensor, "layer eleme
     return ranks.view(scores.shape)
 
 
-def random_ranks(scores: Float[Tensor, "layer element"], seed: int) -> Int[Tensor, "layer element"]:
-    """Rank the elements by lot, the same for the same seed."""
+def random_ranks(
+    scores: Float[Tensor, "layer element"], seed: int, draws: int
+) -> Int[Tensor, "draw layer element"]:
+    """Rank all elements by lot, once a draw; a draw is the same however many follow it."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.randperm(scores.numel(), generator=generator).view(scores.shape)
+    drawn = [torch.randperm(scores.numel(), generator=generator) for _ in range(draws)]
+    return torch.stack(drawn).int().view(draws, *scores.shape)
+
+
+def shuffled_ranks(
+    ranks: Int[Tensor, "layer element"], seed: int, draws: int
+) -> Int[Tensor, "draw layer element"]:
+    """Shuffle the ranks within each layer: every K keeps its number of elements in each layer."""
+    generator, width = torch.Generator().manual_seed(seed), ranks.shape[1]
+    drawn = [
+        torch.stack([layer[torch.randperm(width, generator=generator)] for layer in ranks])
+        for _ in range(draws)
+    ]
+    return torch.stack(drawn).int()
 
 
 @dataclass(frozen=True)
 class Masks:
-    """Hold every cell's identification mask: the elements of rank below its K (0: none)."""
+    """Hold every cell's identification mask: of its draw, the elements of rank below its K."""
 
-    ranks: Int[Tensor, "layer element"]
-    top_k: Int[Tensor, " cell"]
-    _lowest: list[int] = field(init=False)
-    _placed: dict[torch.device, tuple[Tensor, Tensor]] = field(init=False, default_factory=dict)
+    ranks: Int[Tensor, "draw layer element"]
+    draw: Int[Tensor, " cell"]  # counted from 0
+    top_k: Int[Tensor, " cell"]  # 0 masks none
+    _masked: Bool[Tensor, "cell layer"] = field(init=False)
+    _first: list[int] = field(init=False)
+    _placed: dict[torch.device, tuple[Tensor, ...]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_lowest", self.ranks.min(dim=1).values.tolist())
+        masked = self.ranks.amin(dim=2)[self.draw] < self.top_k[:, None]
+        first = masked.int().argmax(dim=1).where(masked.any(dim=1), masked.shape[1])
+        object.__setattr__(self, "_masked", masked)
+        object.__setattr__(self, "_first", first.tolist())
 
     def first_layer(self, cell: int) -> int:
         """Return the first layer with a masked element, or the number of layers."""
-        layers = (self.ranks < self.top_k[cell]).any(dim=1).nonzero()
-        return int(layers[0]) if len(layers) else len(self.ranks)
+        return self._first[cell]
 
     def at(
         self, layer: int, cells: Int[Tensor, " cell"], device: torch.device
     ) -> Bool[Tensor, "cell element"] | None:
         """Return one layer's masks on a device that is not waited for; None if all are empty."""
-        if self._lowest[layer] >= self.top_k[cells].max():
+        if not self._masked[cells, layer].any():
             return None
         if device not in self._placed:
-            self._placed[device] = self.ranks.to(device), self.top_k.to(device)
-        ranks, top_k = self._placed[device]
-        return ranks[layer] < top_k[cells.to(device, non_blocking=True), None]
+            self._placed[device] = tuple(t.to(device) for t in (self.ranks, self.draw, self.top_k))
+        ranks, draw, top_k = self._placed[device]
+        cells = cells.to(device, non_blocking=True)
+        return ranks[draw[cells], layer] < top_k[cells, None]
 
 
 def graded_masks(
-    ranks: Int[Tensor, "layer element"], cells: Sequence[Cell], strength: str
+    ranks: Int[Tensor, "*draw layer element"],
+    cells: Sequence[Cell],
+    strength: str,
+    identity: float = 0.0,
 ) -> tuple[Masks, Float[Tensor, " cell"]]:
-    """Return every cell's mask, of its top_k, and its `strength`; none is masked where it is 0."""
-    strengths = torch.tensor([float(cell.params.get(strength, 0)) for cell in cells])
+    """Return every cell's mask, and its `strength` less `identity`; none is masked where it is 0.
+
+    Cells without `draw` take the first.
+    """
+    changes = torch.tensor([cell.params.get(strength, identity) - identity for cell in cells])
     top_k = torch.tensor([cell.params.get("top_k", 0) for cell in cells])
-    return Masks(ranks, top_k * (strengths != 0)), strengths
+    draw = torch.tensor([cell.params.get("draw", 1) - 1 for cell in cells])
+    every_draw = ranks.reshape(-1, *ranks.shape[-2:])
+    return Masks(every_draw, draw, top_k * (changes != 0)), changes
 
 
 def listed_elements(

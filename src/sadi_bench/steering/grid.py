@@ -1,7 +1,7 @@
 """A method's settings, checked: choices, and lists whose product is its grid of cells."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from itertools import product
 
@@ -9,6 +9,9 @@ from sadi_bench.errors import SettingError
 from sadi_bench.steering.intervention import UNSTEERED, Cell
 
 WHOLE = "a whole number of at least 1"
+
+Distance = tuple[float | int, ...]
+"""How far a cell is from doing nothing, compared entry by entry; () does nothing."""
 
 
 def numbers(name: str, value: object, expected: str = "a finite number") -> list[float]:
@@ -29,6 +32,12 @@ def counts(name: str, value: object) -> list[int]:
         if v < 1 or v != int(v):
             raise SettingError(f"method.{name}={v}: choose {WHOLE}.")
     return [int(v) for v in values]
+
+
+def check_count(name: str, value: object) -> None:
+    """Refuse what is no single whole number of at least 1."""
+    if counts(name, value) != [value]:
+        raise SettingError(f"method.{name}={value}: choose {WHOLE}.")
 
 
 def check_choices(settings: object, choices: Mapping[str, Sequence[str]]) -> None:
@@ -76,8 +85,26 @@ def departures(settings: object, names: Sequence[str]) -> list[str]:
     return [f"{n}={getattr(settings, n)}" for n in names if getattr(settings, n) != default[n]]
 
 
-def cells_of(**axes: Sequence[float | int]) -> tuple[Cell, ...]:
-    """Lay out cell 0 and the product of the axes, the first outermost."""
-    points = product(*axes.values())
-    cells = [Cell(i, dict(zip(axes, p, strict=True))) for i, p in enumerate(points, 1)]
+def cells_of(
+    distance: Callable[[Mapping[str, float | int]], Distance], **axes: Sequence[float | int]
+) -> tuple[Cell, ...]:
+    """Lay out cell 0 and the product of the axes, the first outermost.
+
+    `distance` measures a cell's parameters; a cell's size is the rank of what it returns.
+    """
+    points = [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
+    distances = [distance(point) for point in points]
+    sizes = {found: rank for rank, found in enumerate(sorted({(), *distances}))}
+    cells = [
+        Cell(i, point, sizes[found])
+        for i, (point, found) in enumerate(zip(points, distances, strict=True), 1)
+    ]
     return (UNSTEERED, *cells)
+
+
+def distance_of(change: float, *counts: int) -> Distance:
+    """Compare by the number of elements, then by the change's size, then positive first.
+
+    Rounded: 1.1 - 1 and 0.9 - 1 differ in their last bit.
+    """
+    return (*counts, round(abs(change), 9), change < 0) if change else ()

@@ -16,7 +16,7 @@ from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.models.shapes import Float, Int
 from sadi_bench.steering.activations import EncodedContrast, mean_difference
 from sadi_bench.steering.elements import listed_elements, ranks_of
-from sadi_bench.steering.grid import cells_of, check_choices, departures, numbers
+from sadi_bench.steering.grid import cells_of, check_choices, departures, distance_of, numbers
 from sadi_bench.steering.intervention import Cell, Reach
 
 WHOLE = "a whole number of at least 0"
@@ -101,6 +101,7 @@ class Caa:
                 if layer < 0 or layer != int(layer):
                     raise SettingError(f"method.layer={layer}: choose {WHOLE}.")
         return cells_of(
+            lambda point: distance_of(point["multiplier"]),
             layer=[int(layer) for layer in layers],
             multiplier=numbers("multiplier", self.multiplier),
         )

@@ -23,7 +23,7 @@ from sadi_bench.models.logits import successors_of, token_scores
 from sadi_bench.models.packing import run_branches, run_prefix
 from sadi_bench.models.shapes import Float
 from sadi_bench.steering.activations import EncodedContrast, check_finite, passes
-from sadi_bench.steering.grid import cells_of, check_choices, numbers
+from sadi_bench.steering.grid import cells_of, check_choices, distance_of, numbers
 from sadi_bench.steering.intervention import Cell, Reach
 
 MOST_ANSWERS = 26
@@ -147,7 +147,9 @@ class Calibrate:
 
     def grid(self) -> tuple[Cell, ...]:
         """Lay out cell 0 and the scales."""
-        return cells_of(scale=numbers("scale", self.scale))
+        return cells_of(
+            lambda point: distance_of(point["scale"]), scale=numbers("scale", self.scale)
+        )
 
     def fit(self, lm: LanguageModel, pairs: Sequence[EncodedContrast]) -> ChoiceBias:
         """Turn what the unsteered model says behind the pairs' prompts into constants."""

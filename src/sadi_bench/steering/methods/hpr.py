@@ -22,13 +22,14 @@ from sadi_bench.models.shapes import Float, Int
 from sadi_bench.steering.activations import EncodedContrast, all_activations, check_finite
 from sadi_bench.steering.elements import Masks, graded_masks, listed_elements, ranks_of
 from sadi_bench.steering.grid import (
-    WHOLE,
     cells_of,
     check_choices,
+    check_count,
     check_seed,
     check_top_layers,
     counts,
     departures,
+    distance_of,
     numbers,
 )
 from sadi_bench.steering.intervention import Cell, Reach
@@ -123,8 +124,7 @@ class Hpr:
         check_choices(self, self.CHOICES)
         check_seed(self.seed)
         for name in ("epochs", "batch_size"):
-            if counts(name, getattr(self, name)) != [getattr(self, name)]:
-                raise SettingError(f"method.{name}={getattr(self, name)}: choose {WHOLE}.")
+            check_count(name, getattr(self, name))
         for name, above in (("learning_rate", math.inf), ("val_ratio", 1)):
             value = getattr(self, name)
             if not isinstance(value, int | float) or not 0 < value < above:
@@ -142,7 +142,9 @@ class Hpr:
     def grid(self) -> tuple[Cell, ...]:
         """Lay out cell 0 and the product of top_k and strength, top_k outermost."""
         return cells_of(
-            top_k=counts("top_k", self.top_k), strength=numbers("strength", self.strength)
+            lambda point: distance_of(point["strength"], point["top_k"]),
+            top_k=counts("top_k", self.top_k),
+            strength=numbers("strength", self.strength),
         )
 
     def fit(self, lm: LanguageModel, pairs: Sequence[EncodedContrast]) -> PseudoRotation:

@@ -30,6 +30,7 @@ from sadi_bench.steering.grid import (
     check_seed,
     counts,
     departures,
+    distance_of,
     numbers,
 )
 from sadi_bench.steering.intervention import Cell, Reach
@@ -132,7 +133,11 @@ class Iti:
 
     def grid(self) -> tuple[Cell, ...]:
         """Lay out cell 0 and the product of top_k and alpha, top_k outermost."""
-        return cells_of(top_k=counts("top_k", self.top_k), alpha=numbers("alpha", self.alpha))
+        return cells_of(
+            lambda point: distance_of(point["alpha"], point["top_k"]),
+            top_k=counts("top_k", self.top_k),
+            alpha=numbers("alpha", self.alpha),
+        )
 
     def fit(self, lm: LanguageModel, pairs: Sequence[EncodedContrast]) -> HeadShift:
         """Train one probe a head, rank the heads by them and freeze the grid."""

@@ -2,12 +2,13 @@
 
 A' = A + δ (A ⊙ mask), δ = strength - 1, at the prompt's last token; its ablations (Table 4) take
 the mask by lot (`elements: random`) or add a fixed vector, A' = A + δ (D ⊙ mask) (equation 6).
+One lot says little: `draws: N` scores N of them. `match: layer` draws as many elements in each
+layer as SADI's own mask has there, for random masks edit other layers than SADI's.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor
 
 from sadi_bench.errors import SettingError
@@ -18,16 +19,20 @@ from sadi_bench.steering.activations import EncodedContrast, mean_difference
 from sadi_bench.steering.elements import (
     Masks,
     element_scores,
+    graded_masks,
     listed_elements,
     random_ranks,
     ranks_of,
+    shuffled_ranks,
 )
 from sadi_bench.steering.grid import (
     cells_of,
     check_choices,
+    check_count,
     check_seed,
     counts,
     departures,
+    distance_of,
     numbers,
 )
 from sadi_bench.steering.intervention import Cell, Reach
@@ -52,7 +57,7 @@ class MaskedSteering:
     site: Site
     reach: Reach
     cells: tuple[Cell, ...]
-    ranks: Int[Tensor, "layer element"]
+    ranks: Int[Tensor, "*draw layer element"]
     scores: Float[Tensor, "layer element"]
     difference: Float[Tensor, "layer width"]
     overwrites: bool
@@ -61,9 +66,8 @@ class MaskedSteering:
     _delta: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
-        delta = torch.tensor([cell.params.get("strength", 1.0) - 1.0 for cell in self.cells])
-        top_k = torch.tensor([cell.params.get("top_k", 0) for cell in self.cells])
-        object.__setattr__(self, "_masks", Masks(self.ranks, top_k * (delta != 0)))
+        masks, delta = graded_masks(self.ranks, self.cells, "strength", identity=1.0)
+        object.__setattr__(self, "_masks", masks)
         object.__setattr__(self, "_delta", delta)
 
     def first_layer(self, cell: int) -> int:
@@ -91,7 +95,10 @@ class MaskedSteering:
         return new.flatten(-2).to(values.dtype)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the mean difference [layer width], the scores and the ranks [layer element]."""
+        """Return the mean difference [layer width], the scores and the ranks [layer element].
+
+        The ranks are [draw layer element] where there are several draws.
+        """
         return {
             "mean_difference": self.difference,
             "element_scores": self.scores.contiguous(),
@@ -99,9 +106,9 @@ class MaskedSteering:
         }
 
     def elements(self) -> list[tuple[int, int, float]]:
-        """List the elements that the largest K needs, and more."""
+        """List the elements that the largest K needs, and more; of several draws the first."""
         limit = max(LISTED_ELEMENTS, 2 * int(self._masks.top_k.max()))
-        return listed_elements(self.scores, self.ranks, limit)
+        return listed_elements(self.scores, self._masks.ranks[0], limit)
 
 
 @dataclass(frozen=True)
@@ -116,6 +123,8 @@ class Sadi:
     hidden_site: str = "mlp_out"
     score: str = "signed"
     elements: str = "top"
+    draws: int = 1
+    match: str = "none"
     vector: str = "adaptive"
     reach: str = "last_prompt"
     seed: int = 0
@@ -127,6 +136,7 @@ class Sadi:
         "hidden_site": ("mlp_out", "residual"),
         "score": ("signed", "abs"),
         "elements": ("top", "random"),
+        "match": ("none", "layer"),
         "vector": ("adaptive", "fixed"),
         "reach": ("last_prompt", "from_last_prompt"),
     }
@@ -134,11 +144,18 @@ class Sadi:
     def __post_init__(self) -> None:
         check_choices(self, self.CHOICES)
         check_seed(self.seed)
+        check_count("draws", self.draws)
+        for name, alone in (("draws", 1), ("match", "none")):
+            if self.elements == "top" and (value := getattr(self, name)) != alone:
+                raise SettingError(
+                    f"method.{name}={value}: method.elements=top draws nothing by lot; choose "
+                    f"{alone}, or method.elements=random."
+                )
         self.grid()
 
     def departures(self) -> list[str]:
         """List the switches that are not as in the released code."""
-        return departures(self, ("patch", "hidden_site", "score", "reach"))
+        return departures(self, ("patch", "hidden_site", "score", "match", "reach"))
 
     def published_name(self) -> str | None:
         """Return what the paper's tables have numbers for, or None."""
@@ -152,7 +169,7 @@ class Sadi:
         return Site(self.site)
 
     def grid(self) -> tuple[Cell, ...]:
-        """Lay out cell 0 and the product of top_k and strength, top_k outermost."""
+        """Lay out cell 0 and the product of draw (where several), top_k and strength."""
         if (self.strength is None) == (self.delta is None):
             raise SettingError(
                 "method.strength and method.delta: give one of them and set the other to null "
@@ -164,7 +181,12 @@ class Sadi:
             if self.delta is None
             else [d + 1 for d in numbers("delta", self.delta)]
         )
-        return cells_of(top_k=top_ks, strength=strengths)
+        return cells_of(
+            lambda point: distance_of(point["strength"] - 1, point["top_k"]),
+            **({"draw": range(1, self.draws + 1)} if self.draws > 1 else {}),
+            top_k=top_ks,
+            strength=strengths,
+        )
 
     def fit(self, lm: LanguageModel, pairs: Sequence[EncodedContrast]) -> MaskedSteering:
         """Rank the elements by the pairs' mean difference and freeze the grid."""
@@ -179,17 +201,26 @@ class Sadi:
             )
         difference = mean_difference(lm, pairs, site)
         scores = element_scores(difference, site, lm.num_heads, self.score == "abs")
-        ranks = random_ranks(scores, self.seed) if self.elements == "random" else ranks_of(scores)
         return MaskedSteering(
             site=site,
             reach=Reach(self.reach),
             cells=cells,
-            ranks=ranks,
+            ranks=self.ranks(scores),
             scores=scores,
             difference=difference,
             overwrites=self.patch == "clean",
             vector=difference if self.vector == "fixed" else None,
         )
+
+    def ranks(self, scores: Float[Tensor, "layer element"]) -> Int[Tensor, "*draw layer element"]:
+        """Rank the elements by their scores, or by lot."""
+        if self.elements == "top":
+            return ranks_of(scores)
+        if self.match == "layer":
+            drawn = shuffled_ranks(ranks_of(scores), self.seed, self.draws)
+        else:
+            drawn = random_ranks(scores, self.seed, self.draws)
+        return drawn if self.draws > 1 else drawn[0]
 
 
 METHOD = Sadi

@@ -18,7 +18,7 @@ from sadi_bench.models.families import Site
 from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.models.shapes import Bool, Float, Int
 from sadi_bench.steering.activations import EncodedContrast
-from sadi_bench.steering.grid import cells_of, numbers
+from sadi_bench.steering.grid import cells_of, distance_of, numbers
 from sadi_bench.steering.intervention import Cell, Reach
 
 
@@ -126,7 +126,7 @@ class Tda:
                 f"method.threshold={min(thresholds)}: choose a number of at least 0, or a list of "
                 "them; 0 drops no unit."
             )
-        return cells_of(threshold=thresholds)
+        return cells_of(lambda point: distance_of(point["threshold"]), threshold=thresholds)
 
     def fit(self, lm: LanguageModel, pairs: Sequence[EncodedContrast]) -> QuietUnits:  # noqa: ARG002
         """Learn nothing: every prompt sets its own thresholds."""
