@@ -39,13 +39,14 @@ table5 table6: MODEL_KEY = hydra.sweeper.params.model
 figure4: SIZES = $(if $(LIMIT),task.n_test=$(LIMIT)) # its pairs are what it is about
 $(TABLES): .venv/installed # what is done is skipped; one sweep's failure does not stop the next
 	@failed=0; for sweep in $(SWEEPS); do \
-	  $(BIN)/sadi-bench experiment=$$sweep $(if $(MODEL),$(MODEL_KEY)=$(MODEL)) $(SIZES) || failed=1; \
+	  $(BIN)/sadi-bench experiment=$$sweep $(if $(MODEL),$(MODEL_KEY)=$(MODEL)) \
+	    $(if $(PROTOCOL),protocol=$(PROTOCOL)) $(SIZES) || failed=1; \
 	done; exit $$failed
 
-tables: .venv/installed ## write results/tables/ from the runs; make table1 [MODEL= LIMIT=] runs one, ... table10, figure2, figure4
+tables: .venv/installed ## write results/tables/ from the runs; make table1 [MODEL= LIMIT= PROTOCOL=] runs one, ... table10, figure2, figure4
 	$(BIN)/python scripts/make_tables.py $(if $(MODEL),--model $(MODEL)) $(if $(LIMIT),--options '$(SIZES)')
 
-figures: .venv/bench-installed ## draw Figures 2 and 4 from the runs into results/figures/
+figures: .venv/bench-installed ## draw Figures 2 to 7 from the runs into results/figures/
 	$(BIN)/python scripts/make_figures.py $(if $(MODEL),--model $(MODEL))
 
 .venv/test-installed: .venv/installed

@@ -4,16 +4,13 @@ from itertools import product
 
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig, open_dict
 
-from sadi_bench.config import choices, config_folder, register_schemas, settings_of
+from composing import settings
+from sadi_bench.config import choices, config_folder
 from sadi_bench.results.domains import DOMAINS
 from sadi_bench.results.paper import METHODS as PAPER_METHODS
 from sadi_bench.results.paper import MODELS, paper_figures, paper_tables
 from sadi_bench.results.reproduction import NOT_MEASURED
-from sadi_bench.settings import RunConfig
 from sadi_bench.steering.methods import method_of
 
 GROUPS = ("task", "model", "method", "finetune", "judge", "experiment")
@@ -21,21 +18,6 @@ FILES = [(group, name) for group in GROUPS for name in choices(group)]
 METHODS = choices("method")
 EXPERIMENTS = choices("experiment")
 TABLES = sorted(int(n) for n in paper_tables()["table"].unique())
-MULTIPLE_CHOICE = {"acc", "acc_norm", "exact_match"}  # measured where a task lists nothing
-
-
-def composed(*overrides: str) -> tuple[DictConfig, dict[str, str]]:
-    """Compose a run's config, and say which file of each group is in it."""
-    GlobalHydra.instance().clear()
-    register_schemas()
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        cfg = compose("config", list(overrides), return_hydra_config=True)
-    with open_dict(cfg):
-        return cfg, dict(cfg.pop("hydra").runtime.choices)
-
-
-def settings(*overrides: str) -> RunConfig:
-    return settings_of(*composed(*overrides))
 
 
 def yaml_of(group: str, name: str) -> dict:
@@ -108,7 +90,6 @@ def test_top_k_takes_one_value_or_a_list(value, top_ks):
 def test_full_fine_tuning_has_the_papers_settings():
     sft = settings("finetune=sft").finetune
     assert (sft.learning_rate, sft.batch_size, sft.epochs) == (2e-6, 4, 3)
-    assert (sft.published("none"), sft.published("sadi-head")) == ("sft", "sft+sadi-head")
 
 
 def test_the_smoke_experiment_is_small_and_downloads_no_model():
@@ -131,12 +112,12 @@ SWEPT = {
 
 
 @pytest.mark.parametrize(("name", "task"), SWEPT.values())
-def test_a_sweep_composes_and_chooses_by_a_metric_of_its_tasks(name, task):
+def test_a_sweep_composes_and_chooses_as_the_paper_does(name, task):
     params = sweep(name) | {"task": [task]}
     choices_in_turn = [f"{key}={value}" for key, values in params.items() for value in values]
     config = settings(f"experiment={name}", *choices_in_turn)  # the last of each key counts
-    measured = {metric["metric"] for metric in config.task.metric_list} or MULTIPLE_CHOICE
-    assert config.select_by in {None, *measured}
+    first = config.task.process_results is not None  # then the task's first is the paper's
+    assert config.select_by == "paper" or (config.select_by is None and first)
     assert config.task.name == task
 
 

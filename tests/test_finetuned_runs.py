@@ -8,7 +8,6 @@ import pytest
 import yaml
 
 from sadi_bench.models import finetune
-from sadi_bench.models.spec import FinetuneSpec
 from sadi_bench.results.tables import markdown_table, run_table
 from terminal import Finished, small_run, write_rows
 
@@ -92,22 +91,7 @@ def test_without_fine_tuning_a_run_says_nothing_of_it(folder):
     assert "finetune" not in yaml.safe_load((finished.path / "config.yaml").read_text())
     ours = finished.result["sadi_bench"]
     assert "finetune" not in {*ours, *ours["seconds"]}
-    assert ours["paper"] == {"task": "boolq", "method": "sadi-head"}
-
-
-@pytest.mark.parametrize(
-    ("spec", "method", "row"),
-    [
-        (FinetuneSpec(), "sadi-head", "sadi-head"),
-        (FinetuneSpec("sft"), "none", "sft"),
-        (FinetuneSpec("sft"), "sadi-neuron", "sft+sadi-neuron"),
-        (FinetuneSpec("sft"), None, None),
-        (FinetuneSpec("sft", epochs=4), "none", None),
-        (FinetuneSpec("lora"), "none", None),
-    ],
-)
-def test_only_the_papers_own_settings_have_its_numbers(spec, method, row):
-    assert spec.published(method) == row
+    assert ours["paper"] == {"task": "boolq", "method": None, "unsteered": None}  # acc chose
 
 
 def test_the_table_shows_the_papers_fine_tuned_rows(folder):

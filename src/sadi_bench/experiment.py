@@ -18,6 +18,8 @@ from sadi_bench.models.finetune import finetuned
 from sadi_bench.models.loading import folder_fingerprint, load_language_model, resolved
 from sadi_bench.record import headline_cells, result_of, write_run, write_texts
 from sadi_bench.results.loading import load_result
+from sadi_bench.results.paper import paper_metric
+from sadi_bench.results.paper.matching import paper_names
 from sadi_bench.results.report import report
 from sadi_bench.results.run_dir import is_complete, run_id, writing_run
 from sadi_bench.results.selection import cells_in_the_race
@@ -115,7 +117,7 @@ def compute(config: RunConfig, method: Method, task: Task, path: Path, clock: Cl
         if task.spec.generation_kwargs and not task.generates:
             texts = headline_texts(task, steered, headline_cells(rows).values())
         result = result_of(config, method, task, steered, grid, rows, merged_pairs)
-        result["sadi_bench"] |= found
+        result["sadi_bench"] |= {**found, "paper": paper_names(plain(config))}
         if texts is not None:
             result["sadi_bench"] |= write_texts(run_dir, with_fluency(texts, steered), rows)
             clock.lap("texts")
@@ -127,9 +129,14 @@ def compute(config: RunConfig, method: Method, task: Task, path: Path, clock: Cl
 
 
 def selecting_metric(select_by: str | None, task: Task) -> str:
-    """Return the metric that chooses the cell: the one asked for, else the task's first."""
+    """Return the metric that chooses the cell: the one asked for, else the task's first.
+
+    `paper` is the one that the paper prints for the task.
+    """
     if select_by is None:
         return "acc" if "acc" in task.metrics else next(iter(task.metrics))
+    if select_by == "paper":
+        return paper_metric(task.metrics)
     if select_by not in task.metrics:
         raise SettingError(
             f"select_by={select_by}: task={task.name} measures {', '.join(task.metrics)}; choose "

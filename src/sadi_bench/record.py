@@ -85,7 +85,6 @@ def result_of(
             "task": task.name,
             "model": lm.name,
             "method": " ".join([config.method["name"], *method.departures()]),
-            "paper": _paper_names(config, method, task),
             "protocol": config.protocol,
             "fewshot": config.task.fewshot,
             "chance": task.chance,
@@ -111,17 +110,6 @@ def _what_it_did(steered: SteeredLM, report: Mapping[str, Any]) -> dict[str, Any
             for row, cell in headline_cells(report).items()
         }
     return found
-
-
-def _paper_names(config: RunConfig, method: Method, task: Task) -> dict[str, str | None]:
-    """Name the paper's task and method; fine-tuned, also the row that the unsteered model has."""
-    names = {
-        "task": None if task.spec.harness else task.name,
-        "method": config.finetune.published(method.published_name()),
-    }
-    if config.finetune.kind != "none":
-        names["unsteered"] = config.finetune.published("none")
-    return names
 
 
 def headline_cells(report: Mapping[str, Any]) -> dict[str, int]:

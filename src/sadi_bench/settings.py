@@ -26,7 +26,8 @@ class RunConfig:
     judge: JudgeSpec = field(default_factory=JudgeSpec)
     """Who judges the texts that the model writes."""
     select_by: str | None = None
-    """Metric that chooses the cell; null: acc, or the task's first where it has none."""
+    """Metric that chooses the cell; null: acc, or the task's first where it has none; paper: the
+    one that the paper prints."""
     seed: int = 0
     """Draws splits, wrong answers, demonstrations and bootstrap samples."""
     token_budget: int | None = None

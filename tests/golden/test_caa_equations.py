@@ -177,11 +177,9 @@ def test_a_layer_beyond_the_last_is_refused_with_the_bound():
         Caa(layer=[0, 3]).fit(tiny_lm("llama"), contrasts())
 
 
-def test_only_caa_as_published_stands_beside_the_papers_numbers():
-    def named(**settings):
-        method = method_of({"kind": "caa", "name": "mine", **settings})
-        return method.published_name(), method.departures()
+def test_departures_from_the_publication_are_named():
+    def departures(**settings):
+        return method_of({"kind": "caa", "name": "mine", **settings}).departures()
 
-    assert named() == ("caa", [])
-    assert named(layer=[2], multiplier=[2.0]) == ("caa", [])
-    assert named(reach="last_prompt") == (None, ["reach=last_prompt"])
+    assert departures() == departures(layer=[2], multiplier=[2.0]) == []
+    assert departures(reach="last_prompt") == ["reach=last_prompt"]

@@ -266,7 +266,4 @@ def test_more_layers_than_there_are_is_refused_with_the_bound():
 
 def test_departures_from_the_publication_are_named():
     method = method_of({"kind": "hpr", "name": "mine", "epochs": 9, "reach": "last_prompt"})
-    assert (method.published_name(), method.departures()) == (
-        None,
-        ["epochs=9", "reach=last_prompt"],
-    )
+    assert method.departures() == ["epochs=9", "reach=last_prompt"]

@@ -229,13 +229,11 @@ def test_the_remedy_for_too_few_pairs_is_one():
     assert [len(part) for part in Iti(val_ratio=0.333).split(3)] == [2, 1]
 
 
-def test_only_iti_as_published_stands_beside_the_papers_numbers():
-    def named(**settings):
-        method = method_of({"kind": "iti", "name": "mine", **settings})
-        return method.published_name(), method.departures()
+def test_departures_from_the_publication_are_named():
+    def departures(**settings):
+        return method_of({"kind": "iti", "name": "mine", **settings}).departures()
 
-    assert named() == ("iti", [])
-    assert named(top_k=[3], alpha=[2.0], seed=4) == ("iti", [])
-    assert named(direction="probe") == (None, ["direction=probe"])
-    assert named(reach="last_prompt") == (None, ["reach=last_prompt"])
-    assert named(val_ratio=0.5) == (None, ["val_ratio=0.5"])
+    assert departures() == departures(top_k=[3], alpha=[2.0], seed=4) == []
+    assert departures(direction="probe") == ["direction=probe"]
+    assert departures(reach="last_prompt") == ["reach=last_prompt"]
+    assert departures(val_ratio=0.5) == ["val_ratio=0.5"]

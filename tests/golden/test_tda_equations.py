@@ -117,11 +117,7 @@ def test_the_sparsity_reached_is_measured_over_all_prompts(budget):
 
 def test_it_is_a_control_that_reads_prompts_and_is_measured():
     method = method_of({"kind": "tda", "name": "mine"})
-    assert (method.control, method.published_name(), method.departures()) == (
-        True,
-        None,
-        ["(control)"],
-    )
+    assert (method.control, method.departures()) == (True, ["(control)"])
     steering = method.fit(tiny_lm("llama"), contrasts())
     assert steering.control
     assert isinstance(steering, ReadsPrompts) and isinstance(steering, Measured)

@@ -1,6 +1,6 @@
 import pytest
 
-from sadi_bench.results.paper import paper_figures, paper_tables, paper_value
+from sadi_bench.results.paper import paper_figures, paper_metric, paper_tables, paper_value
 
 
 def test_all_rows_are_in_the_package():
@@ -31,6 +31,22 @@ def test_shots_and_metric_are_part_of_the_question():
     assert paper_value("sst5", "llama2-7b", "sadi-head", shots=5).value == 54.07
     assert paper_value("sst5", "llama2-7b", "sadi-head", shots=1) is None
     assert paper_value("copa", "llama2-7b", "sadi-head", metric="acc") is None
+
+
+@pytest.mark.parametrize("metric", ["exact_match", "acc", "acc_norm", "auc", "acc_biased"])
+def test_the_papers_exact_match_stands_beside_paper_match_alone(metric):
+    assert paper_value("copa", "llama2-7b", "sadi-head", metric) is None
+    assert paper_value("copa", "llama2-7b", "sadi-head", "paper_match").value == 78.80
+
+
+def test_the_papers_exact_match_of_triviaqa_is_the_one_of_texts():
+    assert paper_value("triviaqa", "llama2-7b", "sadi-head", "exact_match").value == 44.00
+    assert paper_value("triviaqa", "llama2-7b", "sadi-head", "paper_match") is None
+
+
+def test_the_papers_metric_of_a_task_is_paper_match_or_its_first():
+    assert paper_metric(["acc", "acc_norm", "exact_match", "paper_match"]) == "paper_match"
+    assert paper_metric({"mc1": True, "mc2": True}) == "mc1"
 
 
 def test_xcopa_is_told_apart_by_the_language_of_its_pairs():

@@ -194,7 +194,8 @@ WRITERS = {
 }
 
 # Task → its folder below SADI_BENCH_DATA.
-FOLDER = {"nli": "xnli", "sst2": "sst", "sst5": "sst", "xcopa_it": "xcopa", "xcopa_zh": "xcopa"}
+FOLDER = {"nli": "xnli", "sst2": "sst", "sst5": "sst", "xcopa_it": "xcopa", "xcopa_zh": "xcopa",
+          "movie_reviews_capital": "movie_reviews"}  # fmt: skip
 OWN_TASKS = ("boolq", "copa", "mmlu", "movie_reviews", "nli", "sst2", "sst5", "storycloze",
              "winogrande", "xcopa_it", "xcopa_zh")  # fmt: skip
 

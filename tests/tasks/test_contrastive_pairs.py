@@ -64,14 +64,14 @@ def test_documents_of_one_answer_get_all_wrong_answers_in_turn(own_task):
 
 def test_sst5_negatives_are_opposite_and_neutral_takes_either_neighbour(own_task):
     pairs = contrastive_pairs(load(own_task("sst5", "task.n_pairs=19")), seed=0)
-    opposite = {" Very negative": {" Very positive"}, " Negative": {" Positive"},
-                " Positive": {" Negative"}, " Very positive": {" Very negative"},
-                " Neutral": {" Negative", " Positive"}}  # fmt: skip
+    opposite = {" very negative": {" very positive"}, " negative": {" positive"},
+                " positive": {" negative"}, " very positive": {" very negative"},
+                " neutral": {" negative", " positive"}}  # fmt: skip
     assert {pair.positive for pair in pairs} == set(opposite)
     assert all(pair.negative in opposite[pair.positive] for pair in pairs)
     neutral = {p.negative for s in range(5) for p in contrastive_pairs(
-        load(own_task("sst5", "task.n_pairs=19")), seed=s) if p.positive == " Neutral"}  # fmt: skip
-    assert neutral == {" Negative", " Positive"}
+        load(own_task("sst5", "task.n_pairs=19")), seed=s) if p.positive == " neutral"}  # fmt: skip
+    assert neutral == {" negative", " positive"}
 
 
 def test_a_chat_template_wraps_the_prompt_and_takes_the_delimiter_away(own_task):

@@ -32,7 +32,7 @@ EXPECTED = {
     "sst2": (SENTIMENT + "'positive' or 'negative'.\n\na test sentence 0 .\n\nAnswer:",
              " Negative"),
     "sst5": (SENTIMENT + "'very positive', 'positive', 'neutral', 'negative', and 'very negative'."
-             "\n\na test sentence 0 .\n\nAnswer:", " Very negative"),
+             "\n\na test sentence 0 .\n\nAnswer:", " very negative"),
     "winogrande": ("Please fill in the blanks. Write A or B as the answer.\n\nSentence: dev 0 and "
                    "_ left.\nA. Ann0\nB. Bo0\nAnswer:", " A"),
 }  # fmt: skip

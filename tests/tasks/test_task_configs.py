@@ -24,6 +24,7 @@ def test_every_task_of_the_paper_that_this_release_covers_has_a_config():
         "harness",
         "mmlu",
         "movie_reviews",
+        "movie_reviews_capital",
         "nli",
         "sst2",
         "sst5",

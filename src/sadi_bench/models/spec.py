@@ -126,15 +126,3 @@ class FinetuneSpec:
         """Return what is heeded, as plain values."""
         found = asdict(self)
         return found if self.kind == "lora" else {k: v for k, v in found.items() if k != "lora"}
-
-    def published(self, method: str | None) -> str | None:
-        """Name the paper's row of a method on this model; None where it trained otherwise.
-
-        arXiv 2410.12299 states AdamW, 2e-6, batches of 4, 3 epochs; the rest is not told.
-        """
-        if self.kind == "none":
-            return method
-        stated = (self.kind, self.learning_rate, self.epochs, self.batch_size)
-        if method is None or stated != ("sft", 2e-6, 3, 4):
-            return None
-        return "sft" if method == "none" else f"sft+{method}"

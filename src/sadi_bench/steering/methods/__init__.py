@@ -28,9 +28,6 @@ class Method(Protocol):
     def departures(self) -> list[str]:
         """List the switches that are not as published, for tables to show."""
 
-    def published_name(self) -> str | None:
-        """Return the name under which the paper has numbers for these settings, or None."""
-
 
 def method_of(settings: Mapping[str, Any]) -> Method:
     """Build a method from its YAML: `kind` names the file, `name` is for tables."""

@@ -88,10 +88,6 @@ class Caa:
         """List the switches that are not as published."""
         return departures(self, tuple(self.CHOICES))
 
-    def published_name(self) -> str | None:
-        """Return what the paper's tables have numbers for, or None."""
-        return None if self.departures() else "caa"
-
     def grid(self, num_layers: int) -> tuple[Cell, ...]:
         """Lay out cell 0 and the product of layer and multiplier, layer outermost."""
         layers = range(num_layers)

@@ -142,9 +142,6 @@ class Calibrate:
         """List nothing: both constants are as published."""
         return []
 
-    def published_name(self) -> None:
-        """Return None: the paper compares with no calibration."""
-
     def grid(self) -> tuple[Cell, ...]:
         """Lay out cell 0 and the scales."""
         return cells_of(

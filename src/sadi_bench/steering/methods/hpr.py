@@ -136,9 +136,6 @@ class Hpr:
         """List the switches that are not as published."""
         return departures(self, ("learning_rate", "epochs", "batch_size", "reach"))
 
-    def published_name(self) -> None:
-        """Return None: the paper's tables have no numbers for HPR."""
-
     def grid(self) -> tuple[Cell, ...]:
         """Lay out cell 0 and the product of top_k and strength, top_k outermost."""
         return cells_of(

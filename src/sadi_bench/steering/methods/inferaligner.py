@@ -164,9 +164,6 @@ class InferAligner:
         itself = [] if self.guide else ["guide=itself: gated CAA"]
         return itself + departures(self, tuple(self.CHOICES))
 
-    def published_name(self) -> None:
-        """Return None: the paper's tables have no numbers for InferAligner."""
-
     def grid(self) -> tuple[Cell, ...]:
         """Lay out cell 0 and the product of top_k and alpha, top_k outermost."""
         return cells_of(

@@ -127,10 +127,6 @@ class Iti:
         """List the switches that are not as published."""
         return departures(self, ("val_ratio", "direction", "reach"))
 
-    def published_name(self) -> str | None:
-        """Return what the paper's tables have numbers for, or None."""
-        return None if self.departures() else "iti"
-
     def grid(self) -> tuple[Cell, ...]:
         """Lay out cell 0 and the product of top_k and alpha, top_k outermost."""
         return cells_of(

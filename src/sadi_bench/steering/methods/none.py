@@ -18,10 +18,6 @@ class Unsteered:
         """List nothing: there is nothing to switch."""
         return []
 
-    def published_name(self) -> str:
-        """Return what the paper's baseline is called here."""
-        return "none"
-
     def fit(self, _lm: LanguageModel, _pairs: Sequence[EncodedContrast]) -> NoIntervention:
         """Return the intervention whose grid is cell 0."""
         return UNSTEERED_MODEL

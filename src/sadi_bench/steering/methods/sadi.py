@@ -38,11 +38,6 @@ from sadi_bench.steering.grid import (
 from sadi_bench.steering.intervention import Cell, Reach
 
 NAMES = {"head": "heads", "neuron": "neurons", "hidden": "coordinates"}
-PUBLISHED = {
-    ("top", "adaptive"): "sadi",
-    ("random", "adaptive"): "random",
-    ("top", "fixed"): "fixed",
-}
 LISTED_ELEMENTS = 1000
 """Elements that a run lists at least, where the model has as many."""
 
@@ -156,11 +151,6 @@ class Sadi:
     def departures(self) -> list[str]:
         """List the switches that are not as in the released code."""
         return departures(self, ("patch", "hidden_site", "score", "match", "reach"))
-
-    def published_name(self) -> str | None:
-        """Return what the paper's tables have numbers for, or None."""
-        kind = PUBLISHED.get((self.elements, self.vector))
-        return f"{kind}-{self.site}" if kind and not self.departures() else None
 
     def activation_site(self) -> Site:
         """Return the site that is read and edited."""

@@ -115,9 +115,6 @@ class Tda:
         """Say in every table that this is no steering."""
         return ["(control)"]
 
-    def published_name(self) -> None:
-        """Return None: the paper's tables have no numbers for TDA."""
-
     def grid(self) -> tuple[Cell, ...]:
         """Lay out cell 0 and the thresholds."""
         thresholds = numbers("threshold", self.threshold)
