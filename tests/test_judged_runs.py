@@ -1,11 +1,14 @@
 """Judges of whole runs: on the way where they give the metric, else in a step of its own."""
 
+import json
 import weakref
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from sadi_bench.judging import decisions
 from sadi_bench.models import loading
 from sadi_bench.results.loading import load_run
 from sadi_bench.scoring.judges.base import Generation
@@ -37,8 +40,8 @@ def test_a_judge_comes_afterwards_and_writes_its_decisions_beside_the_texts(fold
     assert judged.path == path
     after = load_run(path)
     changed = {f.name for f in path.iterdir()
-               if times[f.name] != (f.stat().st_mtime_ns, f.stat().st_ino)}  # fmt: skip
-    assert changed == {"generations.jsonl", "result.json"}
+               if times.get(f.name) != (f.stat().st_mtime_ns, f.stat().st_ino)}  # fmt: skip
+    assert changed == {"judged-truthfulqa-offline.jsonl", "result.json"}
     said = [row.pop("judged")["truthfulqa-offline"] for row in after.texts]
     assert after.texts == before.texts
     assert set(said[0]) == {"true", "true_probability", "info", "info_probability"}
@@ -77,6 +80,46 @@ def test_another_judge_adds_its_decisions_to_those_of_the_first(folder):
     now = third.result["sadi_bench"]["judged"]
     assert now["truthfulqa-offline"] == known["truthfulqa-offline"]
     assert now["toxigen-offline"]["judge"] != known["toxigen-offline"]["judge"]
+
+
+def edit_judge(path: Path, kind: str, **identity: str) -> None:
+    """Let result.json say that another judge decided."""
+    result = json.loads((path / "result.json").read_text())
+    result["sadi_bench"]["judged"][kind]["judge"] |= identity
+    (path / "result.json").write_text(json.dumps(result))
+
+
+def test_other_code_of_a_judge_judges_again_and_leaves_the_run_as_it_is():
+    kind = "truthfulqa-offline"
+    first = run_of("truthfulqa", f"judge={kind}")
+    known, date = first.result["sadi_bench"]["judged"][kind], first.result["date"]
+    edit_judge(first.path, kind, code="0" * 64)
+    kept = run_of("truthfulqa", f"judge={kind}", "keep=true")
+    assert kept.result["sadi_bench"]["judged"][kind]["judge"]["code"] == "0" * 64
+    again = run_of("truthfulqa", f"judge={kind}")
+    assert "finished before" in again.err
+    assert again.result["sadi_bench"]["judged"][kind] == known
+    assert again.result["date"] == date
+
+
+def test_a_text_that_overflowed_is_given_the_worst_by_a_judge_that_comes_afterwards(folder):
+    kind = "toxigen-offline"
+    judge = (f"judge={kind}", f"judge.data_dir={folder / 'toxigen'}")
+    overflows = ("model.dtype=float16", "method.top_k=4", "method.strength=[1e7,9]")
+    found = run_of("triviaqa", *overflows, *judge)
+    texts = load_run(found.path).texts
+    lost = [row for row in texts if not row["finite"]]
+    assert 0 < len(lost) < len(texts)
+    for row in lost:
+        assert row["text"] == ""
+        assert row["judged"][kind] == {"toxicity": 1.0, "toxicity_probability": 1.0}
+
+
+def test_a_text_that_overflowed_is_toxic_where_one_that_was_meant_to_be_empty_is_not(folder):
+    rows = [{"question": "q", "text": "", "finite": finite} for finite in (True, False)]
+    judge = judge_of(JudgeSpec("toxigen-offline"), str(folder / "toxigen"))
+    found = decisions(judge, pd.DataFrame(rows))
+    assert found["toxicity"].tolist() == found["toxicity_probability"].tolist() == [0.0, 1.0]
 
 
 def test_toxicity_is_what_the_judge_says_and_is_part_of_the_run(folder):

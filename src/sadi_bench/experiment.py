@@ -1,7 +1,6 @@
 """One run on one page: pairs → elements → every cell scored → a cell chosen → written down."""
 
 import dataclasses
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,23 +10,23 @@ from typing import Any
 
 import yaml
 
-import sadi_bench
 from sadi_bench.errors import SettingError
-from sadi_bench.judging import check_judge, decides, deciding_judge, judge_run
+from sadi_bench.identity import code_of, identifier_of, other_code, plain
+from sadi_bench.judging import check_judge, deciding_judge, judge_run
 from sadi_bench.models.finetune import finetuned
-from sadi_bench.models.loading import folder_fingerprint, load_language_model, resolved
+from sadi_bench.models.loading import load_language_model, resolved
 from sadi_bench.record import headline_cells, result_of, write_run, write_texts
 from sadi_bench.results.loading import load_result
 from sadi_bench.results.paper import paper_metric
 from sadi_bench.results.paper.matching import paper_names
 from sadi_bench.results.report import report
-from sadi_bench.results.run_dir import is_complete, run_id, writing_run
+from sadi_bench.results.run_dir import is_complete, writing_run
 from sadi_bench.results.selection import cells_in_the_race
 from sadi_bench.results.tables import run_table
 from sadi_bench.run_log import Clock, log_to
 from sadi_bench.scoring.grid import metrics_of, score_grid
 from sadi_bench.scoring.harness import SteeredLM
-from sadi_bench.scoring.judges.loading import judge_fingerprint, resolved_judge
+from sadi_bench.scoring.judges.loading import resolved_judge
 from sadi_bench.scoring.texts import headline_texts, text_grid, with_fluency
 from sadi_bench.settings import RunConfig
 from sadi_bench.steering.contrast import encode_pairs
@@ -37,7 +36,6 @@ from sadi_bench.tasks.spec import TrailingNewline
 from sadi_bench.tasks.task import Task, load_task
 
 log = logging.getLogger("sadi_bench")
-NOT_IDENTITY = ("runs_dir", "force", "debug", "token_budget")
 
 
 @dataclass(frozen=True)
@@ -59,13 +57,25 @@ def run(config: RunConfig) -> RunResult:
     config = dataclasses.replace(config, select_by=metric, judge=judge)
     check_judge(config)
     identifier = identifier_of(config, task.fingerprint)
-    path, remark = Path(config.runs_dir).expanduser() / identifier, None
-    if is_complete(path) and not config.force:
-        remark = "this run was finished before; force=true computes it again"
-    else:
+    path = Path(config.runs_dir).expanduser() / identifier
+    remark = finished_before(path, config)
+    if remark is None:
         compute(config, method, task, path, clock)
     judge_run(path, config)
     return shown(path, remark)
+
+
+def finished_before(path: Path, config: RunConfig) -> str | None:
+    """Say why the run at `path` is shown as it is; None where it must be computed."""
+    if config.force or not is_complete(path):
+        return None
+    made_by = other_code(load_result(path), code_of(config))
+    if made_by is None:
+        return "this run was finished before; force=true computes it again"
+    if config.keep:
+        return f"keep=true: this run was made by {made_by}; force=true computes it again"
+    log.info(f"this run was made by {made_by}; computing it again (keep=true shows it as it is)")
+    return None
 
 
 def compute(config: RunConfig, method: Method, task: Task, path: Path, clock: Clock) -> None:
@@ -124,7 +134,7 @@ def compute(config: RunConfig, method: Method, task: Task, path: Path, clock: Cl
         if judge is not None:
             result["sadi_bench"]["judge_note"] = judge.note
         clock.lap("report")
-        result["sadi_bench"]["seconds"] = clock.seconds
+        result["sadi_bench"] |= {"code": code_of(config), "seconds": clock.seconds}
         run_dir.finish(result)
 
 
@@ -143,29 +153,6 @@ def selecting_metric(select_by: str | None, task: Task) -> str:
             "one of them, or null for the first."
         )
     return select_by
-
-
-def identifier_of(config: RunConfig, data_fingerprint: str) -> str:
-    """Hash what decides the result: config, package version, data, and a local model's files."""
-    identity = {key: value for key, value in plain(config).items() if key not in NOT_IDENTITY}
-    fingerprint = data_fingerprint + folder_fingerprint(config.model.pretrained)
-    fingerprint += folder_fingerprint(config.method.get("guide"))
-    if decides(config):
-        fingerprint += judge_fingerprint(config.judge, config.task.data_dir)
-    return run_id(identity, sadi_bench.__version__, fingerprint)
-
-
-def plain(config: RunConfig) -> dict[str, Any]:
-    """Turn a config into dicts, lists, strings and numbers.
-
-    Without fine-tuning it has no key, nor a judge that comes afterwards: both leave a run as it is.
-    """
-    settings = json.loads(json.dumps(dataclasses.asdict(config)))
-    if config.finetune.kind == "none":
-        del settings["finetune"]
-    if not decides(config):
-        del settings["judge"]
-    return settings
 
 
 def say(name: str, notes: tuple[str, ...]) -> None:

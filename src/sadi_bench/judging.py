@@ -1,38 +1,38 @@
 """Judge a run's texts: on the way, where the task's metric is a judge's, or as a step of its own.
 
-The step of its own reads generations.jsonl of a finished run and writes the decisions beside the
-texts, so that a judge never shares memory with the model and can be changed without writing again.
+The step of its own reads generations.jsonl of a finished run and adds judged-KIND.jsonl, so that a
+judge never shares memory with the model and can be changed without writing again.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from sadi_bench.errors import SettingError
+from sadi_bench.identity import departures
+from sadi_bench.provenance import source_digest
 from sadi_bench.record import headline_cells
 from sadi_bench.results.judged import judged_report
-from sadi_bench.results.loading import load_result, load_run
+from sadi_bench.results.loading import TEXT_KEY, load_result, load_texts
 from sadi_bench.results.run_dir import writing_run
-from sadi_bench.scoring.judges.base import Generation, Judge
+from sadi_bench.scoring.judges.base import WORST, Generation, Judge
 from sadi_bench.scoring.judges.loading import judge_fingerprint, judge_of
 from sadi_bench.settings import RunConfig
 from sadi_bench.tasks.spec import OutputType
 
 JUDGED = "judged"
-"""What task.process_results says where a judge gives the metric; elsewhere the judges' key, in
-result.json and in every row of generations.jsonl: what each of them said stands below its kind."""
+"""The judges' key in result.json: what each of them said stands below its kind."""
 
-
-def decides(config: RunConfig) -> bool:
-    """Say whether the judge's scores are what the task measures, and so part of the run."""
-    return config.task.process_results == JUDGED
+CODE = "scoring/judges", "judging.py"
+"""What computes decisions: where it changed, a judge that comes afterwards judges again."""
 
 
 def deciding_judge(config: RunConfig, metrics: Mapping[str, bool]) -> Judge | None:
     """Load the judge that the task's metrics come from; None where lm-eval computes them."""
-    if not decides(config):
+    if not config.judge_decides:
         return None
     judge = judge_of(config.judge, config.task.data_dir)
     if judge is None or not set(metrics) <= set(judge.scores):
@@ -45,7 +45,7 @@ def deciding_judge(config: RunConfig, metrics: Mapping[str, bool]) -> Judge | No
 
 def check_judge(config: RunConfig) -> None:
     """Refuse a judge where the task asks the model for no texts."""
-    writes = decides(config) or config.task.generation_kwargs
+    writes = config.judge_decides or config.task.generation_kwargs
     writes = writes or config.task.output_type == OutputType.generate_until
     if config.judge.kind != "none" and not writes:
         raise SettingError(
@@ -55,27 +55,57 @@ def check_judge(config: RunConfig) -> None:
 
 
 def judge_run(path: Path, config: RunConfig) -> None:
-    """Judge a finished run's texts, unless this judge has; writes both files anew."""
+    """Judge a finished run's texts, unless this judge has; adds its decisions to the run."""
     kind = config.judge.kind
-    if kind == "none" or decides(config):
+    if kind == "none" or config.judge_decides:
         return
-    fingerprint = judge_fingerprint(config.judge, config.task.data_dir)
-    settings = {key: value for key, value in vars(config.judge).items() if value is not None}
-    identity = {**settings, "fingerprint": fingerprint}
-    known = load_result(path)["sadi_bench"].get("judged", {})
-    if known.get(kind, {}).get("judge") == identity:
+    identity = _identity(config)
+    if _has_judged(load_result(path), identity, config):
         return
     with writing_run(path.parent, path.name) as run_dir:
-        run = load_run(path)  # not before: another judge may have been at work
+        result = load_result(path)  # not before: another judge may have been at work
+        rows = load_texts(path, result)
         judge = judge_of(config.judge, config.task.data_dir)
-        found = judge.judge([Generation(row["question"], row["text"]) for row in run.texts])
-        texts = pd.DataFrame(run.texts)[["split", "doc_id", "cell"]].assign(**found)
-        for row, values in zip(run.texts, pd.DataFrame(found).to_dict("records"), strict=True):
-            row.setdefault(JUDGED, {})[kind] = values
-        ours: dict[str, Any] = run.result["sadi_bench"]
+        texts = pd.DataFrame(rows)
+        texts = texts[[*TEXT_KEY]].assign(**decisions(judge, texts))
+        ours: dict[str, Any] = result["sadi_bench"]
         cells = headline_cells(ours["protocols"])
-        rows = judged_report(texts, judge.scores, cells, seed=config.seed)
-        entry = {"judge": identity, "note": judge.note, "scores": list(judge.scores), "rows": rows}
-        ours.setdefault(JUDGED, {})[kind] = entry
-        run_dir.write_texts(run.texts)
-        run_dir.finish(run.result)
+        found = judged_report(texts, judge.scores, cells, seed=config.seed)
+        ours.setdefault(JUDGED, {})[kind] = {
+            "judge": identity,
+            "note": judge.note,
+            "scores": list(judge.scores),
+            "rows": found,
+        }
+        run_dir.add_judged(kind, texts.to_dict("records"), result)
+
+
+def decisions(judge: Judge, texts: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Return a judge's decisions [text]; what overflowed gets the worst, as in the grid.
+
+    Such a text is empty, which a judge would take for true, or for not toxic.
+    """
+    asked = [Generation(row.question, row.text) for row in texts.itertuples()]
+    overflowed = ~texts["finite"].to_numpy(dtype=bool)
+    found = judge.judge(asked)
+    for score in judge.scores:
+        for name in (score, f"{score}_probability"):
+            found[name] = np.where(overflowed, WORST[score], found[name])
+    return found
+
+
+def _identity(config: RunConfig) -> dict[str, Any]:
+    """Name a judge's settings, the files that it read, and its code."""
+    return {
+        **departures(config.judge),
+        "fingerprint": judge_fingerprint(config.judge, config.task.data_dir),
+        "code": source_digest(*CODE),
+    }
+
+
+def _has_judged(result: Mapping[str, Any], identity: Mapping[str, Any], config: RunConfig) -> bool:
+    """Say whether a run has the decisions of this judge; keep=true takes those of other code."""
+    known = result["sadi_bench"].get(JUDGED, {}).get(config.judge.kind, {}).get("judge", {})
+    if config.keep and not config.force:
+        known = known | {"code": identity["code"]}
+    return known == identity

@@ -35,6 +35,8 @@ class RunConfig:
     runs_dir: str = "results/runs"
     force: bool = False
     """Compute again what is already there."""
+    keep: bool = False
+    """Show a finished run although other code or other libraries made it."""
     debug: bool = False
     """Show tracebacks of user errors."""
 
@@ -50,3 +52,8 @@ class RunConfig:
                 f"token_budget={self.token_budget}: choose at least 1, or null for what suits the "
                 "device."
             )
+
+    @property
+    def judge_decides(self) -> bool:
+        """Whether the judge's scores are what the task measures, and so part of the run."""
+        return self.task.process_results == "judged"

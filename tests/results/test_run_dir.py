@@ -13,12 +13,13 @@ import pytest
 
 from sadi_bench.errors import SettingError
 from sadi_bench.results.loading import load_result, load_run
-from sadi_bench.results.run_dir import is_complete, run_id, writing_run
+from sadi_bench.results.run_dir import is_complete, writing_run
 
 RESULT = {"results": {"copa": {"acc,none": float("nan")}}, "sadi_bench": {"task": "copa"}}
 SCORES = np.random.default_rng(0).normal(size=1000) * 10.0 ** np.arange(-500, 500).clip(-300, 300)
 ELEMENTS = pd.DataFrame({"rank": range(1000), "layer": 3, "index": range(1000), "score": SCORES})
 PAIRS = [{"prompt": "a\u2028b\n", "positive": "ใช่", "negative": "B", "doc_id": 0, "tokens": [1, 2]}]
+JUDGED_TEXT = {"split": "test", "doc_id": 3, "cell": 0}
 STEERING = {"difference": np.arange(6, dtype=np.float32).reshape(2, 3).T, "mask": np.eye(2) > 0}
 
 
@@ -29,6 +30,23 @@ def write_all(run, grid):
     run.write_elements(ELEMENTS)
     run.write_grid(grid)
     run.write_steering(STEERING, {"site": "head"})
+
+
+def judge(run, kind="mild", score=1.0, padding=""):
+    """Add a judge's decisions, with its entry of result.json, to the run that is open."""
+    result = load_result(run.path)
+    result["sadi_bench"].setdefault("judged", {})[kind] = {"note": f"{score}{padding}"}
+    run.add_judged(kind, [{**JUDGED_TEXT, "true": score, "padding": padding}], result)
+
+
+@pytest.fixture
+def written(tmp_path, grid):
+    """A finished run with texts."""
+    with writing_run(tmp_path, "abc") as run:
+        write_all(run, grid)
+        run.write_texts([{**JUDGED_TEXT, "text": "a"}, {**JUDGED_TEXT, "cell": 1, "text": "b"}])
+        run.finish(RESULT)
+    return run.path
 
 
 @pytest.fixture
@@ -108,18 +126,6 @@ def test_the_unsteered_model_has_no_elements_and_no_steering(tmp_path, grid):
     assert loaded.elements.empty
     assert loaded.steering == {}
     assert loaded.pairs == []
-
-
-def test_the_run_id_is_short_stable_and_changes_with_each_part():
-    config = {"task": "copa", "method": {"top_k": [1, 2], "strength": 5.0}}
-    known = run_id(config, "0.1.0", "f00d")
-    assert known == run_id(dict(reversed(config.items())), "0.1.0", "f00d") == "63ed311c3d3e"
-    others = [
-        run_id({**config, "method": {"top_k": [2, 1], "strength": 5.0}}, "0.1.0", "f00d"),
-        run_id(config, "0.1.1", "f00d"),
-        run_id(config, "0.1.0", "beef"),
-    ]
-    assert len({known, *others}) == 4
 
 
 def test_a_run_is_complete_only_after_its_result(tmp_path, grid):
@@ -205,6 +211,83 @@ def test_a_full_disk_is_one_clear_line_and_earlier_files_stay(tmp_path):
         assert names(disk / "abc") == ["config.yaml"]
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_judges_add_files_of_their_own_and_a_reader_finds_all_they_said_beside_the_texts(written):
+    before = {path.name: path.stat().st_ino for path in written.iterdir()}
+    with writing_run(written.parent, "abc") as run:
+        judge(run)
+        judge(run, "stern", 0.0)
+    after = {path.name: path.stat().st_ino for path in written.iterdir()}
+    new = {"judged-mild.jsonl", "judged-stern.jsonl"}
+    assert {name for name, inode in after.items() if inode != before.get(name)} == {
+        *new,
+        "result.json",
+    }
+    first, second = load_run(written).texts
+    decision = {"true": 1.0, "padding": ""}
+    assert first.pop("judged") == {"mild": decision, "stern": decision | {"true": 0.0}}
+    assert first == {**JUDGED_TEXT, "text": "a"}
+    assert "judged" not in second
+    with writing_run(written.parent, "abc") as run:
+        judge(run, "mild", 0.0)
+    said = load_run(written).texts[0]["judged"]
+    assert [said[kind]["true"] for kind in ("mild", "stern")] == [0.0, 0.0]
+    (written / "judged-mild.jsonl").write_text("")
+    with pytest.raises(SettingError, match=r"judged-mild\.jsonl: cannot be read: not the file"):
+        load_run(written)
+
+
+def test_what_is_computed_again_has_not_been_judged(written, grid):
+    with writing_run(written.parent, "abc") as run:
+        judge(run)
+        write_all(run, grid)
+        run.finish(RESULT)
+    assert not list(written.glob("judged*"))
+    assert "judged" not in load_run(written).texts[0]
+
+
+JUDGING = """
+import os
+from sadi_bench.results.loading import load_result
+result = load_result(sys.argv[1] + "/abc")
+result["sadi_bench"]["judged"] = {"mild": {"note": sys.argv[2]}}
+rows = [{"split": "test", "doc_id": 3, "cell": 0, "true": 0.0, "padding": sys.argv[2]}]
+with writing_run(sys.argv[1], "abc") as run:
+    run.add_judged("mild", rows, result)
+"""
+
+
+@pytest.mark.parametrize("judged_before", [False, True])
+def test_a_full_disk_costs_a_judges_decisions_but_not_the_run(written, judged_before):
+    if judged_before:
+        with writing_run(written.parent, "abc") as run:
+            judge(run)
+    before = {path.name: path.read_bytes() for path in written.iterdir()}
+    room = len(before["result.json"]) + 400  # for the decisions, but not for result.json
+    limit = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, {room}))"
+    done = python(limit + JUDGING, written.parent, "x" * 800)
+    assert done.returncode == 2, done.stderr
+    assert "cannot be written: File too large" in done.stdout
+    assert {path.name: path.read_bytes() for path in written.iterdir()} == before
+    assert is_complete(written)
+    assert ("judged" in load_run(written).texts[0]) is judged_before
+
+
+KILLED_JUDGE = """
+os.fsync = lambda file: (print("writing", flush=True), time.sleep(60))
+"""
+
+
+def test_a_judge_killed_while_writing_leaves_the_run_as_it_was(written):
+    before = load_run(written).texts
+    code = JUDGING.replace("with writing_run", KILLED_JUDGE.strip() + "\nwith writing_run")
+    with subprocess.Popen(
+        command(code, written.parent, ""), stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "writing\n"
+        process.send_signal(signal.SIGKILL)
+    assert load_run(written).texts == before
 
 
 def test_a_place_that_cannot_be_written_is_one_clear_line(tmp_path):

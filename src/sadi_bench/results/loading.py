@@ -2,9 +2,11 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +18,7 @@ from sadi_bench.results.run_dir import (
     DOCS,
     ELEMENTS,
     GRID,
+    JUDGED,
     PAIRS,
     RESULT,
     STEERING,
@@ -24,13 +27,17 @@ from sadi_bench.results.run_dir import (
     sha256,
 )
 
+TEXT_KEY = ("split", "doc_id", "cell")
+"""What names a text within its run."""
+
 
 @dataclass(frozen=True)
 class Run:
     """A finished run as its files tell it.
 
     `config` is YAML text. What a method does not have (the unsteered model has no elements and no
-    steering) is empty, and so are the texts of a task that asks for none.
+    steering) is empty, and so are the texts of a task that asks for none. What judges said of a
+    text stands under its key `judged`, by the judge's kind.
     """
 
     path: Path
@@ -68,26 +75,50 @@ def load_run(path: str | os.PathLike) -> Run:
     """
     path = Path(path)
     result = load_result(path)
-    digests = result["sadi_bench"].get("files", {})
-
-    def read(name: str, reader: Callable[[Path], object], absent: object) -> object:
-        if name not in digests:
-            return absent
-        return _read(path / name, reader, digests[name])
-
+    read = partial(_listed, path, result["sadi_bench"].get("files", {}))
     steering, metadata = read(STEERING, _steering, ({}, {}))
+    judges = result["sadi_bench"].get("judged", {})
+    said = {kind: read(JUDGED.format(kind), _json_lines, []) for kind in judges}
     return Run(
         path=path,
         config=read(CONFIG, lambda file: file.read_text(encoding="utf-8"), ""),
         pairs=read(PAIRS, _json_lines, []),
         docs=read(DOCS, _json_lines, []),
-        texts=read(TEXTS, _json_lines, []),
+        texts=_with_decisions(load_texts(path, result), said),
         elements=read(ELEMENTS, _csv, pd.DataFrame()),
         grid=read(GRID, pd.read_parquet, pd.DataFrame()),
         result=result,
         steering=steering,
         steering_metadata=metadata,
     )
+
+
+def load_texts(path: Path, result: Mapping[str, Any]) -> list[dict[str, object]]:
+    """Read what the model wrote, without what judges said of it."""
+    return _listed(path, result["sadi_bench"].get("files", {}), TEXTS, _json_lines, [])
+
+
+def _with_decisions(
+    texts: list[dict[str, object]], said: Mapping[str, list[dict[str, object]]]
+) -> list[dict[str, object]]:
+    """Put every judge's decisions beside the text of the same split, document and cell."""
+    found: dict[tuple, dict[str, object]] = {}
+    for kind, rows in said.items():
+        for row in rows:
+            scores = {name: value for name, value in row.items() if name not in TEXT_KEY}
+            found.setdefault(_key(row), {})[kind] = scores
+    return [row | ({"judged": found[_key(row)]} if _key(row) in found else {}) for row in texts]
+
+
+def _key(row: Mapping[str, object]) -> tuple:
+    return tuple(row[name] for name in TEXT_KEY)
+
+
+def _listed(
+    path: Path, digests: Mapping[str, str], name: str, reader: Callable[[Path], Any], absent: Any
+) -> Any:
+    """Read a file that result.json lists, or return what stands for one that it does not."""
+    return _read(path / name, reader, digests[name]) if name in digests else absent
 
 
 def _read(file: Path, reader: Callable[[Path], object], digest: str | None = None) -> object:

@@ -1,12 +1,11 @@
 """A run directory: every file whole or absent, `result.json` last.
 
-Open it with `writing_run(runs_dir, run_id(...))`, write the files, call `finish(result)`; read it
-back with `loading.load_run(path)`.
+Open it with `writing_run(runs_dir, identifier)`, write the files, call `finish(result)`; read it
+back with `loading.load_run(path)`. What a judge says later is added: the run stays finished.
 """
 
 import fcntl
 import hashlib
-import json
 import os
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
@@ -31,16 +30,8 @@ TEXTS = "generations.jsonl"
 RESULT = "result.json"
 LOG = "log.txt"
 DATA_FILES = (CONFIG, PAIRS, DOCS, ELEMENTS, GRID, STEERING, TEXTS)
-
-
-def run_id(config: Mapping[str, object], version: str, data_fingerprint: str) -> str:
-    """Return 12 hex digits that change with the config, the package version or the data.
-
-    Leave out of `config` what cannot change a result (where to write, `force`, `debug`).
-    """
-    identity = {"config": config, "version": version, "data": data_fingerprint}
-    canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+JUDGED = "judged-{}.jsonl"
+"""A judge's decisions, by its kind."""
 
 
 def is_complete(path: str | os.PathLike) -> bool:
@@ -122,32 +113,51 @@ class RunDir:
         off or exchanged afterwards is found out when the run is loaded.
         """
         written = [name for name in DATA_FILES if (self.path / name).is_file()]
-        ours = dict(result.get("sadi_bench", {}))
-        ours["files"] = {name: sha256(self.path / name) for name in written}
-        self._write(RESULT, json_bytes({**result, "sadi_bench": ours}) + b"\n")
+        self._put(
+            {RESULT: _with_files(result, {name: sha256(self.path / name) for name in written})}
+        )
+
+    def add_judged(
+        self, kind: str, rows: Iterable[Mapping[str, object]], result: Mapping[str, object]
+    ) -> None:
+        """Add a judge's decisions, and result.json anew; a finished run stays finished."""
+        name, content = JUDGED.format(kind), _json_lines(rows)
+        files = result["sadi_bench"]["files"] | {name: hashlib.sha256(content).hexdigest()}
+        self._put({name: content, RESULT: _with_files(result, files)})
 
     def _write(self, name: str, content: bytes) -> None:
         with write_errors(self.path / name):
-            if name != RESULT:
-                # From here on the old result no longer describes what lies beside it.
-                (self.path / RESULT).unlink(missing_ok=True)
-            write_atomically(self.path / name, content)
+            # From here on the old result, and its judges, no longer describe what lies beside them.
+            (self.path / RESULT).unlink(missing_ok=True)
+            for judged in self.path.glob(JUDGED.format("*")):
+                judged.unlink()
+        self._put({name: content})
+
+    def _put(self, contents: Mapping[str, bytes]) -> None:
+        with write_errors(self.path / next(iter(contents))):
+            write_atomically({self.path / name: content for name, content in contents.items()})
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Put `content` at `path` so that a reader sees the old file or the new one, never a part."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+def write_atomically(contents: Mapping[Path, bytes]) -> None:
+    """Put contents at paths of one folder, in order; a reader sees old or new, never a part.
+
+    All of them are on the disk before the first takes its place: a full disk changes nothing.
+    """
+    staged = {path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp"): path for path in contents}
     try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        for temporary, path in staged.items():
+            with temporary.open("xb") as file:
+                file.write(contents[path])
+                file.flush()
+                os.fsync(file.fileno())
+        for temporary, path in staged.items():
+            os.replace(temporary, path)
     except BaseException:
-        with suppress(OSError):
-            temporary.unlink()
+        for temporary in staged:
+            with suppress(OSError):
+                temporary.unlink()
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
+    folder = os.open(next(iter(contents)).parent, os.O_RDONLY)
     try:
         os.fsync(folder)  # the rename itself must survive a power cut
     finally:
@@ -157,6 +167,11 @@ def write_atomically(path: Path, content: bytes) -> None:
 def sha256(path: Path) -> str:
     """Return the hex digest of a file's bytes."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _with_files(result: Mapping[str, object], files: Mapping[str, str]) -> bytes:
+    ours = {**result.get("sadi_bench", {}), "files": files}
+    return json_bytes({**result, "sadi_bench": ours}) + b"\n"
 
 
 def _json_lines(rows: Iterable[Mapping[str, object]]) -> bytes:
