@@ -161,15 +161,16 @@ def _paper_notes(ours: Mapping[str, object], rows: Mapping[str, str]) -> list[st
 def _constant_notes(ours: Mapping[str, object], rows: Mapping[str, str]) -> list[str]:
     """Warn where one answer takes nearly all documents: acc then says little of the model."""
     answers = ours.get("answers") or {}
-    found = []
+    by_answer: dict[str, list[str]] = {}
     for key, name in answers.get("constant", {}).items():
-        n = ours["protocols"][key]["n"]
-        share = max(answers["shares"][key])
-        found.append(
-            f"{rows[key]} answers {name} to {round(share * n)} of {n}: acc is about the share of "
-            f"documents whose right answer is {name}."
-        )
-    return found
+        if key in rows:
+            n, share = ours["protocols"][key]["n"], max(answers["shares"][key])
+            by_answer.setdefault(name, []).append(f"{rows[key]} {round(share * n)} of {n}")
+    return [
+        f"Nearly all answers are {name} ({', '.join(counts)}): acc is about the share of documents "
+        f"whose right answer is {name}."
+        for name, counts in by_answer.items()
+    ]
 
 
 def _diagnosis_notes(ours: Mapping[str, object]) -> list[str]:
