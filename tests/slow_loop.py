@@ -16,9 +16,12 @@ import pandas as pd
 import torch
 import yaml
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Element = tuple[int, int]  # layer, index of the head, neuron or coordinate within it
+
+# Of each choice: summed log-probability, whether every token is the arg-max, the arg-max tokens.
+Scored = tuple[list[float], list[bool], list[list[int]]]
 
 # Model type: the list of layers; within one: output projection, FFN non-linearity, MLP output.
 GATED = ("model.layers", "self_attn.o_proj", "mlp.act_fn", "mlp")
@@ -133,8 +136,8 @@ def score_document(
     hidden_site: str = "mlp_out",
     reach: str = "last_prompt",
     delta_vector: Tensor | Mapping[Element, Tensor] | None = None,
-) -> tuple[list[float], list[bool]]:
-    """Score each choice: summed log-probability, and whether every answer token is the arg-max.
+) -> Scored:
+    """Score each choice under SADI.
 
     `delta_vector[layer, index]` is D of that element (eq. 6): A + (strength - 1) D, not strength A.
     """
@@ -154,17 +157,14 @@ def score_document(
                 values[steered, columns] += (strength - 1) * delta_vector[layer, index].float()
         return values
 
-    logprobs, greedy = [], []
+    found = []
     for choice in choice_tokens:
         tokens = [*prompt_tokens, *choice]
         logits, clean = run_once(model, tokens, site, hidden_site)
         if elements and strength is not None:
             logits, _ = run_once(model, tokens, site, hidden_site, partial(edit, clean))
-        predictions = torch.log_softmax(logits[last:-1].double(), dim=-1)
-        answer = torch.tensor(list(choice), dtype=torch.long)
-        logprobs.append(predictions[torch.arange(len(answer)), answer].sum().item())
-        greedy.append(bool((predictions.argmax(dim=-1) == answer).all()))
-    return logprobs, greedy
+        found.append(read_choice(logits[last:-1], choice))
+    return tuple(map(list, zip(*found, strict=True)))
 
 
 def score_edited(
@@ -174,23 +174,69 @@ def score_edited(
     edit: Callable[[int, Tensor, int], Tensor],
     site: str = "hidden",
     hidden_site: str = "residual",
-) -> tuple[list[float], list[bool]]:
+) -> Scored:
     """Score each choice as `score_document` does, under any edit.
 
     `edit` gets a layer, its values [seq width] and the place of the last prompt token.
     """
     last = len(prompt_tokens) - 1
-    logprobs, greedy = [], []
+    found = []
     for choice in choice_tokens:
         tokens = [*prompt_tokens, *choice]
         logits, _ = run_once(
             model, tokens, site, hidden_site, lambda layer, values: edit(layer, values, last)
         )
-        predictions = torch.log_softmax(logits[last:-1].double(), dim=-1)
-        answer = torch.tensor(list(choice), dtype=torch.long)
-        logprobs.append(predictions[torch.arange(len(answer)), answer].sum().item())
-        greedy.append(bool((predictions.argmax(dim=-1) == answer).all()))
-    return logprobs, greedy
+        found.append(read_choice(logits[last:-1], choice))
+    return tuple(map(list, zip(*found, strict=True)))
+
+
+def score_calibrated(
+    model: PreTrainedModel,
+    prompt_tokens: Sequence[int],
+    choice_tokens: Sequence[Sequence[int]],
+    constants: Sequence[float],
+) -> Scored:
+    """Score each choice of the unsteered model, a constant added to each.
+
+    In the vocabulary a token that continues choices gets the largest of their constants, less what
+    the choices that begin so got before; all choices together get none.
+    """
+
+    def share(beginning: list[int]) -> float:
+        pairs = zip(choice_tokens, constants, strict=True)
+        among = [c for choice, c in pairs if list(choice[: len(beginning)]) == beginning]
+        return 0.0 if len(among) == len(choice_tokens) else max(among)
+
+    last, found = len(prompt_tokens) - 1, []
+    for choice, constant in zip(choice_tokens, constants, strict=True):
+        tokens = torch.tensor([[*prompt_tokens, *choice]])
+        with torch.no_grad():
+            logits = model(input_ids=tokens, use_cache=False).logits[0, last:-1]
+        logprob, _, _ = read_choice(logits, choice)
+        for step in range(len(choice)):
+            said = list(choice[:step])
+            following = {c[step] for c in choice_tokens if list(c[:step]) == said and c[step:]}
+            for token in following:
+                logits[step, token] += share([*said, token]) - share(said)
+        found.append((logprob + constant, *read_choice(logits, choice)[1:]))
+    return tuple(map(list, zip(*found, strict=True)))
+
+
+def read_choice(logits: Tensor, choice: Sequence[int]) -> tuple[float, bool, list[int]]:
+    """Read one choice off the logits [step vocab] that predict its tokens, as `Scored` has it."""
+    predictions = torch.log_softmax(logits.double(), dim=-1)
+    logprob = predictions[torch.arange(len(choice)), list(choice)].sum().item()
+    predicted = logits.argmax(dim=-1).tolist()
+    return logprob, predicted == list(choice), predicted
+
+
+def matches(predicted_text: str, gold_text: str) -> bool:
+    """Compare as the released code does: the rule of PAPER.md, section 1."""
+    text = predicted_text.strip()
+    text = text.replace(".</s>", "").replace(".\n", "").replace(".", "").replace(";", "")
+    text = text.replace("!", "").replace(",", "").replace("?", "").replace("\n", "")
+    text = text.replace("</s>", "").replace("<pad>", "")
+    return text.lower() == gold_text.strip().lower()
 
 
 def read_jsonl(path: Path) -> list[dict]:
@@ -228,6 +274,7 @@ def sample(values: Sequence, count: int | None, seed: int) -> list:
 def check_run(
     run_dir: str | Path,
     model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
     n_docs: int | None = 10,
     n_cells: int | None = 5,
     seed: int = 0,
@@ -257,10 +304,12 @@ def check_run(
             continue
         steered = row.cell != 0
         top = table.head(int(row.top_k) if steered else 0)
-        logprobs, greedy = score_document(
+        document = documents[key]
+        gold = document["gold"]
+        logprobs, greedy, predicted = score_document(
             model,
-            documents[key]["prompt_tokens"],
-            documents[key]["choice_tokens"],
+            document["prompt_tokens"],
+            document["choice_tokens"],
             list(zip(top.layer.tolist(), top["index"].tolist(), strict=True)),
             float(row.strength) if steered else None,
             site,
@@ -269,12 +318,20 @@ def check_run(
             method.get("reach", "last_prompt"),
             difference if method.get("vector") == "fixed" else None,
         )
-        compare_row(report, row, documents[key]["gold"], logprobs, greedy)
+        said = tokenizer.decode(predicted[gold], skip_special_tokens=True)
+        right = tokenizer.decode(document["choice_tokens"][gold], skip_special_tokens=True)
+        decisions = {
+            "acc": logprobs.index(max(logprobs)) == gold,  # a tie goes to the first choice
+            "exact_match": greedy[gold],
+            "paper_match": matches(said, right),
+            "predicted": said,
+        }
+        compare_row(report, row, logprobs, decisions)
     return report
 
 
 def compare_row(
-    report: dict, row: Any, gold: int, logprobs: Sequence[float], greedy: Sequence[bool]
+    report: dict, row: Any, logprobs: Sequence[float], decisions: Mapping[str, object]
 ) -> None:
     """Add one row of the grid to the report; the rest counts only where both sides are finite."""
     report["rows_checked"] += 1
@@ -287,8 +344,7 @@ def compare_row(
         return
     gaps = [abs(float(a) - b) for a, b in zip(row.choice_logprobs, logprobs, strict=True)]
     report["max_logprob_difference"] = max(report["max_logprob_difference"], *gaps)
-    acc = logprobs.index(max(logprobs)) == gold  # a tie goes to the first choice
-    for name, ours in {"acc": acc, "exact_match": greedy[gold]}.items():
-        if bool(getattr(row, name)) != ours:
+    for name, ours in decisions.items():
+        if getattr(row, name) != ours:
             report["decisions_differing"] += 1
-            report["disagreements"].append((*where, name, list(row.choice_logprobs), logprobs))
+            report["disagreements"].append((*where, name, getattr(row, name), ours))

@@ -101,7 +101,8 @@ IN_A_RUN = [
     ("method.kind=foo", "method.kind=foo: unknown. Known: caa, calibrate, hpr, inferaligner, iti,"),
     (
         "select_by=f1",
-        "select_by=f1: task=boolq measures acc, acc_norm, exact_match; choose one",
+        "select_by=f1: a cell of task=boolq can be chosen by acc, acc_norm, exact_match, "
+        "paper_match, auc, acc_biased; choose one of them, or null for the first.",
     ),
     ("task.n_pairs=0", "task.n_pairs=0: choose at least 1, or null for the default."),
     (

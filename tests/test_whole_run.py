@@ -1,12 +1,13 @@
 """Whole runs, recomputed from their directories by the slow loop."""
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sadi_bench.experiment import run
 from sadi_bench.models.spec import ModelSpec
@@ -16,6 +17,7 @@ from sadi_bench.settings import RunConfig
 from sadi_bench.steering.methods.sadi import Sadi
 from sadi_bench.tasks.spec import FileSource, TaskSpec
 from slow_loop import check_run
+from terminal import command
 
 WAYS = [(site, patch) for site in ("head", "neuron", "hidden") for patch in ("clean", "inflight")]
 EMBEDDED = Path(__file__).parents[1] / "configs" / "model" / "smollm2-135m.yaml"
@@ -31,7 +33,9 @@ def recompute(tmp_path, capfd):
     rows = [f"{i}\t{(2, -2)[i % 2]}\t{SENTENCES[i % 8]} {i}.\r\n" for i in range(30)]
     (folder / "reviews.txt").write_text("".join(rows), newline="")
 
-    def recomputed(model: ModelSpec, network, n_docs: int, n_cells: int, **method) -> dict:
+    def recomputed(
+        model: ModelSpec, network, tokenizer, n_docs: int, n_cells: int, **method
+    ) -> dict:
         task = TaskSpec(
             name="reviews",
             doc_to_text="{{text}}\n\nAnswer:",
@@ -47,7 +51,7 @@ def recompute(tmp_path, capfd):
         config = RunConfig(task=task, model=model, method=settings, runs_dir=str(tmp_path / "runs"))
         finished = run(config)
         assert "unsteered" in capfd.readouterr().out
-        return check_run(finished.path, network, n_docs=n_docs, n_cells=n_cells)
+        return check_run(finished.path, network, tokenizer, n_docs=n_docs, n_cells=n_cells)
 
     return recomputed
 
@@ -64,7 +68,7 @@ def agreed(report: dict, tolerance: float) -> bool:
 @pytest.mark.parametrize(("site", "patch"), WAYS)
 def test_a_run_on_tiny_random_equals_the_slow_loop(recompute, site, patch):
     model = ModelSpec(name="tiny", pretrained="tiny-random", dtype="float32", device="cpu")
-    report = recompute(model, tiny_random(0)[0], 8, 4, site=site, patch=patch)
+    report = recompute(model, *tiny_random(0), 8, 4, site=site, patch=patch)
     assert agreed(report, 1e-4)
     assert report["rows_checked"] == 8 * 5
 
@@ -76,7 +80,7 @@ def test_the_other_switches_equal_the_slow_loop(recompute):
         {"site": "head", "score": "abs", "reach": "from_last_prompt"},
         {"site": "neuron", "vector": "fixed", "patch": "inflight"},
     ):
-        assert agreed(recompute(model, tiny_random(0)[0], 8, 2, **switches), 1e-4), switches
+        assert agreed(recompute(model, *tiny_random(0), 8, 2, **switches), 1e-4), switches
 
 
 @pytest.fixture(scope="module")
@@ -86,14 +90,32 @@ def embedded():
     folder = cache_folder() / "models" / requirement.replace("==", "-")
     if not folder.is_dir():
         pytest.skip(f"the embedded model is not in {folder}: `make run` puts it there")
-    return folder, AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    network = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    return folder, network, AutoTokenizer.from_pretrained(folder)
 
 
 @pytest.mark.model
 @pytest.mark.parametrize(("site", "patch"), WAYS)
 def test_a_run_on_the_embedded_model_equals_the_slow_loop(recompute, embedded, site, patch):
-    folder, network = embedded
+    folder, *model_parts = embedded
     model = ModelSpec(name="embedded", pretrained=str(folder), dtype="float32", device="cpu")
-    report = recompute(model, network, 3, 2, site=site, patch=patch)
+    report = recompute(model, *model_parts, 3, 2, site=site, patch=patch)
     assert agreed(report, 1e-3)
     assert report["rows_checked"] == 3 * 3
+
+
+@pytest.mark.model
+@pytest.mark.data
+@pytest.mark.skipif("SADI_BENCH_DATA" not in os.environ, reason="SADI_BENCH_DATA is not set")
+@pytest.mark.parametrize("task", ["copa", "boolq", "sst5"])
+def test_real_rows_on_the_embedded_model_equal_the_slow_loop(embedded, tmp_path, task):
+    folder, *model_parts = embedded
+    finished = command(
+        f"task={task}", "model=custom", f"model.pretrained={folder}", "model.dtype=float32",
+        "model.device=cpu", "method.top_k=2", "method.strength=[5,30,80]", f"runs_dir={tmp_path}",
+        "task.n_pairs=6", "task.n_select=2", "task.n_test=4",
+    )  # fmt: skip
+    assert finished.code == 0, finished.err
+    report = check_run(finished.path, *model_parts, n_docs=6, n_cells=2)
+    assert agreed(report, 1e-3)
+    assert report["rows_checked"] == 6 * 3

@@ -33,7 +33,7 @@ from sadi_bench.steering.contrast import encode_pairs
 from sadi_bench.steering.methods import Method, method_of
 from sadi_bench.tasks.pairs import content_free_pairs, contrastive_pairs
 from sadi_bench.tasks.spec import TrailingNewline
-from sadi_bench.tasks.task import Task, load_task
+from sadi_bench.tasks.task import PAPER_MATCH, Task, load_task
 
 log = logging.getLogger("sadi_bench")
 
@@ -106,7 +106,7 @@ def compute(config: RunConfig, method: Method, task: Task, path: Path, clock: Cl
             encoded, merged_pairs = encode_pairs(lm, pairs, newline)
         steered.intervention = method.fit(lm, encoded)
         clock.lap("identify")
-        lowest = not task.metrics[config.select_by]
+        lowest = not task.metrics.get(config.select_by, True)
         race = partial(
             cells_in_the_race,
             metric=config.select_by,
@@ -142,17 +142,35 @@ def selecting_metric(select_by: str | None, task: Task) -> str:
     """Return the metric that chooses the cell: the one asked for, else the task's first.
 
     `paper` is the one that the paper prints for the task.
+
+    Raises:
+        SettingError: it is no metric of this task, or not one number a document.
     """
+    measured = [metric for metric in metrics_of(task) if metric in task.metrics]
     if select_by is None:
-        return "acc" if "acc" in task.metrics else next(iter(task.metrics))
+        return "acc" if "acc" in measured else measured[0]
     if select_by == "paper":
-        return paper_metric(task.metrics)
-    if select_by not in task.metrics:
+        return paper_metric(measured)
+    allowed = [*measured, *_metrics_of_log_odds(task)]
+    if select_by not in allowed:
         raise SettingError(
-            f"select_by={select_by}: task={task.name} measures {', '.join(task.metrics)}; choose "
-            "one of them, or null for the first."
+            f"select_by={select_by}: a cell of task={task.name} can be chosen by "
+            f"{', '.join(allowed)}; choose one of them, or null for the first."
         )
     return select_by
+
+
+def _metrics_of_log_odds(task: Task) -> list[str]:
+    """Name what the answers' log-probabilities tell beyond lm-eval's metrics.
+
+    A constant an answer, and so acc_biased, needs the same answers in every document, and a select
+    split to fit it on.
+    """
+    if PAPER_MATCH not in task.metrics:  # its answers are written, or scored in a way of its own
+        return []
+    if task.answers is None:
+        return ["auc_pooled"]
+    return ["auc", *(["acc_biased"] if task.select is not None else [])]
 
 
 def say(name: str, notes: tuple[str, ...]) -> None:

@@ -81,7 +81,7 @@ def test_shifted_residuals_score_as_one_sequence_at_a_time(name, reach):
     for request, scores in zip(requests, score_choices(model, requests, fitted), strict=True):
         for cell in fitted.cells[1:]:
             whole = [(cell.params["layer"], column) for column in range(WIDTH)]
-            logprobs, greedy = score_document(
+            logprobs, greedy, _ = score_document(
                 model.network, request.prompt, request.answers, whole,
                 cell.params["multiplier"] + 1, "hidden", "inflight", "residual", reach, vector,
             )  # fmt: skip

@@ -137,7 +137,7 @@ def test_shifted_heads_score_as_one_sequence_at_a_time(name, reach):
     fitted = Iti(top_k=[1, 5], alpha=[-3, 8], reach=reach).fit(model, pairs)
     for request, scores in zip(requests, score_choices(model, requests, fitted), strict=True):
         for cell in fitted.cells[1:]:
-            logprobs, greedy = score_document(
+            logprobs, greedy, _ = score_document(
                 model.network, request.prompt, request.answers, best[: cell.params["top_k"]],
                 cell.params["alpha"] + 1, "head", "inflight", reach=reach, delta_vector=shift,
             )  # fmt: skip

@@ -9,8 +9,17 @@ import pytest
 from cases import contrasts, in_rows, pair_rows, plain_logits, requests_for, tiny_lm
 from sadi_bench.models.families import blocks_of
 from sadi_bench.scoring.choices import score_choices
+from sadi_bench.steering.grid import cells_of
+from sadi_bench.steering.methods.calibrate import ChoiceBias
 from sadi_bench.steering.methods.sadi import Sadi
-from slow_loop import mean_difference, rank_elements, score_document
+from sadi_bench.tasks.metrics import paper_match
+from slow_loop import (
+    matches,
+    mean_difference,
+    rank_elements,
+    score_calibrated,
+    score_document,
+)
 
 TOLERANCE = 5e-5
 SITES = [("head", "mlp_out"), ("neuron", "mlp_out"), ("hidden", "mlp_out"), ("hidden", "residual")]
@@ -35,7 +44,7 @@ def compare(lm, site, hidden_site, patch, reach, vector="adaptive", requests=Non
         assert scores.finite.all()
         for cell in intervention.cells[1:]:
             top = [e[:2] for e in ranked[: cell.params["top_k"]]]
-            logprobs, greedy = score_document(
+            logprobs, greedy, predicted = score_document(
                 lm.network, request.prompt, request.answers, top, cell.params["strength"],
                 site, patch, hidden_site, reach, fixed,
             )  # fmt: skip
@@ -43,8 +52,13 @@ def compare(lm, site, hidden_site, patch, reach, vector="adaptive", requests=Non
                 scores.logprobs[:, cell.index], logprobs, atol=TOLERANCE, rtol=0
             )
             assert scores.greedy[:, cell.index].tolist() == greedy
+            assert predicted_in(scores, cell.index) == predicted
             moved = max(moved, np.abs(scores.logprobs[:, cell.index] - scores.logprobs[:, 0]).max())
     return moved
+
+
+def predicted_in(scores, cell):
+    return [tokens[:, cell].tolist() for tokens in scores.predicted]
 
 
 @pytest.mark.parametrize(("site", "hidden_site"), SITES)
@@ -123,9 +137,56 @@ def test_the_unsteered_cell_equals_a_plain_forward(lm):
             logits = plain_logits(lm, request.prompt + answer)[len(request.prompt) - 1 : -1]
             steps = logits.log_softmax(-1)[range(len(answer)), list(answer)]
             assert scores.logprobs[choice, 0] == pytest.approx(steps.sum().item(), abs=TOLERANCE)
-            assert scores.greedy[choice, 0] == (logits.argmax(-1).tolist() == list(answer))
+            said = logits.argmax(-1).tolist()
+            assert scores.predicted[choice][:, 0].tolist() == said
+            assert scores.greedy[choice, 0] == (said == list(answer))
+            texts = [lm.tokenizer.decode(tokens) for tokens in (said, answer)]
+            assert paper_match(*texts) == matches(*texts)
             flags.append(bool(scores.greedy[choice, 0]))
     assert set(flags) == {True, False}
+
+
+SCALES = [0.0, 1.0, -2.0, 9.0]
+
+
+def assert_calibrated(lm, requests):
+    """Constants of all signs and sizes; return how many predictions they changed."""
+    changed = 0
+    for request in requests:
+        bias = np.array([2.0, -1.0, 3.5, 0.5])[: len(request.answers)]
+        intervention = ChoiceBias(request.answers, bias, cells_of(scale=SCALES))
+        (scores,) = score_choices(lm, [request], intervention)
+        for cell, scale in enumerate([0.0, *SCALES]):
+            logprobs, greedy, predicted = score_calibrated(
+                lm.network, request.prompt, request.answers, (scale * bias).tolist()
+            )
+            np.testing.assert_allclose(scores.logprobs[:, cell], logprobs, atol=TOLERANCE, rtol=0)
+            assert predicted_in(scores, cell) == predicted
+            assert scores.greedy[:, cell].tolist() == greedy
+            changed += predicted_in(scores, cell) != predicted_in(scores, 0)
+    return changed
+
+
+def test_answers_with_constants_equal_the_slow_loop(lm):
+    requests = requests_for(lm.name)
+    parting = [dataclasses.replace(r, answers=(*r.answers[1:], (5, 6))) for r in requests]
+    assert assert_calibrated(lm, parting) > 2
+    short = [dataclasses.replace(r, answers=((5,), (77,))) for r in requests]
+    assert assert_calibrated(lm, short) > 2
+
+
+@pytest.mark.parametrize("name", ["llama", "opt"])
+def test_answers_with_constants_in_rows_equal_the_slow_loop(name):
+    requests = [dataclasses.replace(r, answers=r.answers[1:]) for r in requests_for(name)]
+    assert assert_calibrated(in_rows(tiny_lm(name)), requests) > 2
+
+
+@pytest.mark.parametrize("build", [tiny_lm, lambda name: in_rows(tiny_lm(name))])
+def test_answers_that_begin_alike_get_constants_where_they_part(build):
+    lm = build("llama")
+    answers = ((7, 8, 9), (7, 8, 4, 6), (7, 5))
+    requests = [dataclasses.replace(r, answers=answers) for r in requests_for("llama")]
+    assert assert_calibrated(lm, requests) > 2
 
 
 def sadi_of(lm):

@@ -54,7 +54,7 @@ def assert_greedy(lm, site, ways, prompts):
                 if len(written.tokens) < 8:
                     said = [(*written.tokens, end) for end in ends_of(lm)]
                 top = [e[:2] for e in ranked[: cell.params.get("top_k", 0)]]
-                _, greedy = score_document(
+                _, greedy, _ = score_document(
                     lm.network, prompt, said, top, cell.params.get("strength"),
                     site, patch, "mlp_out", reach,
                 )  # fmt: skip

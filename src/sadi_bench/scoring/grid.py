@@ -49,7 +49,7 @@ def score_grid(task: Task, steered: SteeredLM) -> pd.DataFrame:
 
 def metrics_of(task: Task) -> tuple[str, ...]:
     """Name the metrics of a task that are one number a document."""
-    return tuple(task.metrics) if task.spec.process_results else METRICS
+    return METRICS if PAPER_MATCH in task.metrics else tuple(task.metrics)
 
 
 def with_parameters(rows: pd.DataFrame, steered: SteeredLM) -> pd.DataFrame:
