@@ -27,6 +27,7 @@ Scored = tuple[list[float], list[bool], list[list[int]]]
 GATED = ("model.layers", "self_attn.o_proj", "mlp.act_fn", "mlp")
 MODULES: dict[str, tuple[str, str, str, str]] = {
     **dict.fromkeys(["llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text"], GATED),
+    **dict.fromkeys(["granite", "cohere"], GATED),
     "phi3": ("model.layers", "self_attn.o_proj", "mlp.activation_fn", "mlp"),
     "phi": ("model.layers", "self_attn.dense", "mlp.activation_fn", "mlp"),
     "gpt_neox": ("gpt_neox.layers", "attention.dense", "mlp.act", "mlp"),

@@ -18,6 +18,8 @@ MIXED = ["sliding_attention", "full_attention", "sliding_attention"]
 GEMMA = {**WIDE_HEADS, "query_pre_attn_scalar": 12, "sliding_window": 16, "layer_types": MIXED}
 FALCON = {**COMMON, "max_position_embeddings": 512}
 NO_DROPOUT_GPT2 = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+GRANITE_SCALES = {"logits_scaling": 2.0, "embedding_multiplier": 1.5,
+                  "residual_multiplier": 0.5, "attention_multiplier": 0.3}  # fmt: skip
 OPT_SIZES = {"ffn_dim": 48, "max_position_embeddings": 512, "dropout": 0.0, "init_std": 0.2}
 
 # name: (model type, settings); bloom and gemma2 (soft-capped scores) have no SDPA attention
@@ -36,6 +38,8 @@ SETTINGS: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt_neox": ("gpt_neox", GATED),
     "opt": ("opt", {**SPECIAL, **UNTIED, **NARROW, **OPT_SIZES}),
     "gpt2": ("gpt2", {**COMMON, **NO_DROPOUT_GPT2, "max_position_embeddings": 512}),
+    "granite": ("granite", {**GROUPED, **GRANITE_SCALES}),
+    "cohere": ("cohere", {**GROUPED, "logit_scale": 0.5, "use_qk_norm": True}),
     "phi": ("phi", GROUPED),
     "phi3": ("phi3", {**GROUPED, "sliding_window": None}),
 }

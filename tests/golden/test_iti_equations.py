@@ -176,13 +176,6 @@ def test_probes_that_do_not_converge_are_used_without_a_warning():
     assert 0.5 < accuracy[0] <= 1 and weights.shape == (1, 40)
 
 
-def test_activations_beyond_the_number_range_are_refused(monkeypatch):
-    beyond = torch.full((PAIRS, 2, 3, 32), torch.inf)
-    monkeypatch.setattr(iti, "all_activations", lambda *_: beyond)
-    with pytest.raises(SettingError, match=r"model\.dtype=float32: .*number range"):
-        Iti(top_k=1).fit(tiny_lm("llama"), contrasts(PAIRS))
-
-
 @pytest.mark.usefixtures("types_unchecked")
 @pytest.mark.parametrize(
     ("settings", "message"),

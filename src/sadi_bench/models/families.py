@@ -46,6 +46,7 @@ class Family:
 
     `tuple_blocks`: the decoder block returns a tuple whose first item is the hidden state.
     `masks`: "one" 4-D mask for all layers, one "per_layer_type", or "alibi" (takes none).
+    `logits_times`, `logits_over`: fields of the config that logits are multiplied, divided by.
     """
 
     blocks: str
@@ -55,6 +56,8 @@ class Family:
     residual: HookPoint = HookPoint("")
     tuple_blocks: bool = False
     masks: str = "one"
+    logits_times: str | None = None
+    logits_over: str | None = None
 
 
 LLAMA = Family(
@@ -70,6 +73,9 @@ PHI = replace(
     head=HookPoint("self_attn.dense", "input", producer="self_attn"),
     neuron=HookPoint("mlp.activation_fn", producer="mlp.fc1"),
 )
+# A field's name does not tell the direction: HyperCLOVA X multiplies by its `logits_scaling`.
+GRANITE = replace(LLAMA, logits_over="logits_scaling")
+COHERE = replace(LLAMA, logits_times="logit_scale")
 FALCON = Family(
     blocks="transformer.h",
     head=HookPoint("self_attention.dense", "input", producer="self_attention"),
@@ -110,6 +116,8 @@ FAMILIES: dict[str, Family] = {
     "qwen3": TYPED_LLAMA,
     "gemma2": TYPED_LLAMA,
     "gemma3_text": TYPED_LLAMA,
+    "granite": GRANITE,
+    "cohere": COHERE,
     "phi": PHI,
     "phi3": PHI3,
     "falcon": FALCON,

@@ -124,10 +124,14 @@ class LanguageModel:
         return self.num_heads if site == Site.head else self.widths[site]
 
     def output_logits(self, hidden: Float[Tensor, "row width"]) -> Float[Tensor, "row vocab"]:
-        """Turn final hidden states into logits, soft cap included."""
-        head = self.network.get_output_embeddings()
+        """Turn final hidden states into logits, with the model's own scale and soft cap."""
+        head, config = self.network.get_output_embeddings(), self.network.config
         logits = head(hidden.to(head.weight.device))
-        cap = getattr(self.network.config, "final_logit_softcapping", None)
+        if self.family.logits_times:
+            logits = logits * getattr(config, self.family.logits_times)
+        if self.family.logits_over:
+            logits = logits / getattr(config, self.family.logits_over)
+        cap = getattr(config, "final_logit_softcapping", None)
         return logits if cap is None else torch.tanh(logits / cap) * cap
 
     @property

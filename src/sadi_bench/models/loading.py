@@ -24,6 +24,7 @@ from sadi_bench.hub import hub_answers, hub_silence
 from sadi_bench.models.families import family_of
 from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.models.packaged import packaged_model
+from sadi_bench.models.self_test import self_tested
 from sadi_bench.models.spec import ModelSpec
 from sadi_bench.models.tiny_random import tiny_random
 
@@ -123,7 +124,9 @@ def _load(spec: ModelSpec, fingerprint: str, setting: str | None = None) -> Lang
     if family_of(network.config).masks == "alibi":
         notes += (f"{network.config.model_type} takes no 4-D mask: cells run in rows, not packed",)
     commit = getattr(network.config, "_commit_hash", None) or ""  # of a hub model
-    return LanguageModel(str(spec.name), network, tokenizer, notes, fingerprint + commit)
+    lm = LanguageModel(str(spec.name), network, tokenizer, notes, fingerprint + commit)
+    with _memory_errors(spec):
+        return self_tested(lm, setting or "model")
 
 
 def _from_pretrained(spec: ModelSpec, source: str, dtype: torch.dtype, own: str) -> tuple:

@@ -43,6 +43,7 @@ def pair_activations(
     """Yield, pass by pass, the pairs' numbers and their activations at each site.
 
     Side 0 is the positive answer, side 1 the negative; read at each answer's last token, float32.
+    Raises SettingError where they overflow.
     """
     return passes(lm, pairs, lambda batch: _read(lm, batch, sites))
 
@@ -91,19 +92,13 @@ def all_activations(
     return activations
 
 
-def check_finite(lm: LanguageModel, activations: Tensor) -> None:
-    """Refuse activations beyond the number range: nothing can be learnt from them."""
-    if not activations.isfinite().all():
-        raise SettingError(
-            f"model.dtype={str(lm.dtype).removeprefix('torch.')}: activations of {lm.name} left "
-            "the number range, from which nothing can be learnt; choose float32."
-        )
-
-
 def prompt_activations(
     lm: LanguageModel, pairs: Sequence[EncodedContrast], site: Site
 ) -> Float[Tensor, "pair layer width"]:
-    """Read the site at the last token of every pair's prompt, before any answer; float32."""
+    """Read the site at the last token of every pair's prompt, before any answer; float32.
+
+    Raises SettingError where they overflow.
+    """
 
     def read(batch: list[EncodedContrast]) -> Float[Tensor, "pair layer width"]:
         prompts = [pair.prompt for pair in batch]
@@ -116,7 +111,8 @@ def prompt_activations(
 
         with edited(lm.network, lm.family, site, note):
             run_prefix(lm, prompts, with_last=True)
-        return torch.stack([seen[layer] for layer in range(lm.num_layers)], dim=1)
+        values = torch.stack([seen[layer] for layer in range(lm.num_layers)], dim=1)
+        return _finite(lm, values)
 
     numbers, found = zip(*passes(lm, pairs, read), strict=True)
     return torch.cat(found)[torch.tensor(sum(numbers, [])).argsort()]
@@ -172,9 +168,20 @@ def _read(
         run_branches(lm, prefix, layout, 1)
     layers = range(lm.num_layers)
     return {
-        site: torch.stack([found[layer] for layer in layers], dim=2).float().cpu()
+        site: _finite(lm, torch.stack([found[layer] for layer in layers], dim=2).float().cpu())
         for site, found in seen.items()
     }
+
+
+def _finite(lm: LanguageModel, activations: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+    """Refuse NaN and infinity: NaN would be ranked first, learnt from and kept in the cache."""
+    if activations.isfinite().all():
+        return activations
+    remedy = "another model" if lm.dtype == torch.float32 else "model.dtype=float32"
+    raise SettingError(
+        f"model.dtype={str(lm.dtype).removeprefix('torch.')}: activations of {lm.name} overflow, "
+        f"and nothing can be learnt from them; choose {remedy}."
+    )
 
 
 def _note_into(seen: dict[int, Tensor], layout: Layout, ends: Tensor) -> Edit:

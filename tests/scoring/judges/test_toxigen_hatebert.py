@@ -8,6 +8,7 @@ import torch
 from judge_cases import MANY, TEXTS, asked, write_bert
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from far_device import FarDevice
 from sadi_bench.errors import SettingError
 from sadi_bench.scoring.judges.base import Judge, empty
 from sadi_bench.scoring.judges.loading import judge_of, resolved_judge
@@ -40,6 +41,13 @@ def test_batched_judgements_equal_single_judgements(bert):
     single = [judge.judge(asked(text))["toxicity_probability"][0] for text in MANY]
     np.testing.assert_allclose(batched, single, atol=2e-5)  # padded rows add up otherwise
     assert batched.min() < 0.5 < batched.max()
+
+
+def test_nothing_is_judged_in_float64_on_the_classifiers_device(bert):
+    judge = loaded(bert)
+    with FarDevice(judge.network.parameters()) as device:
+        judge.judge(asked(*TEXTS))
+    assert device.operations > 10
 
 
 def test_a_long_text_is_cut_to_the_context(bert):

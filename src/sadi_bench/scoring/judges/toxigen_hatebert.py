@@ -62,8 +62,8 @@ def probabilities(judge: HateBert, generations: Sequence[Generation]) -> np.ndar
             some = order[start : start + BATCH]
             rows = {name: [values[i] for i in some] for name, values in encoded.items()}
             batch = judge.tokenizer.pad(rows, return_tensors="pt").to(judge.network.device)
-            logits = judge.network(**batch).logits.double()
-            found[some] = logits.softmax(dim=-1)[:, TOXIC].cpu().numpy()
+            logits = judge.network(**batch).logits.cpu().double()  # MPS has no float64
+            found[some] = logits.softmax(dim=-1)[:, TOXIC].numpy()
             bar.update(len(some))
     return found
 

@@ -5,6 +5,11 @@ and its mirror image x - 2 w (wᵀx) / ‖w‖² by strength times the angle tha
 Read at the answers' last tokens. Not told in the paper, and chosen here: the network learns from
 negative activations alone, for only they are turned; it halves its width three times, GELU between
 (the released script's); the probe, a convex problem, starts at 0; Adam at a constant rate.
+
+The gate and the angle are used at other positions than they were learnt at. They are learnt from
+the last tokens of answers. They decide at the last prompt token, where no answer has begun, and at
+the answer's tokens behind it. At the last prompt token the probe may take the same side of wᵀx = 0
+for nearly every prompt; then nearly every prompt is turned, or nearly none.
 """
 
 import math
@@ -19,7 +24,7 @@ from sadi_bench.errors import SettingError
 from sadi_bench.models.families import Site
 from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.models.shapes import Float, Int
-from sadi_bench.steering.activations import EncodedContrast, all_activations, check_finite
+from sadi_bench.steering.activations import EncodedContrast, all_activations
 from sadi_bench.steering.elements import Masks, graded_masks, listed_elements, ranks_of
 from sadi_bench.steering.grid import (
     cells_of,
@@ -149,14 +154,12 @@ class Hpr:
         cells = self.grid()
         largest = check_top_layers(cells, lm.name, lm.num_layers)
         training, validation = self.split(len(pairs))
-        activations = all_activations(lm, pairs, Site.residual)
-        check_finite(lm, activations)
-        activations = activations.to(lm.device)
+        activations = all_activations(lm, pairs, Site.residual).to(lm.device)
         recipe = Recipe(self.learning_rate, self.epochs, self.batch_size, self.seed)
         probes = fit_probes(activations[training], recipe)
         positive = torch.einsum("pslw,lw->psl", activations[validation], probes) >= 0
         right = positive == torch.tensor([True, False], device=lm.device)[:, None]
-        scores = right.double().mean(dim=(0, 1)).float().cpu()[:, None]
+        scores = right.cpu().double().mean(dim=(0, 1)).float()[:, None]  # MPS has no float64
         ranks = ranks_of(scores)
         best = ranks[:, 0].argsort()[:largest].to(lm.device)
         networks = fit_angles(activations[training][:, :, best], recipe)

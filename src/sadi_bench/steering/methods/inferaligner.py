@@ -27,7 +27,6 @@ from sadi_bench.models.spec import ModelSpec
 from sadi_bench.steering.activations import (
     EncodedContrast,
     all_activations,
-    check_finite,
     mean_difference,
     prompt_activations,
 )
@@ -178,7 +177,6 @@ class InferAligner:
         layers = check_layers("layers", self.layers, lm.name, lm.num_layers)
         check_top_layers(cells, lm.name, len(layers), "to choose from")
         activations = all_activations(lm, pairs, Site.residual)
-        check_finite(lm, activations)
         directions, offsets, accuracies = gates_of(activations)
         if self.gate == "prompts":
             prompts = prompt_activations(lm, pairs, Site.residual)

@@ -146,11 +146,6 @@ class Iti:
             )
         training, validation = self.split(len(pairs))
         activations = all_activations(lm, pairs, Site.head)
-        if not activations.isfinite().all():
-            raise SettingError(
-                f"model.dtype={str(lm.dtype).removeprefix('torch.')}: head activations of "
-                f"{lm.name} left the number range, which no probe can read; choose float32."
-            )
         accuracies, directions, deviations = [], [], []
         for layer in tqdm(range(lm.num_layers), desc="probing", unit="layer", disable=None):
             heads = activations[:, :, layer].double().unflatten(-1, (lm.num_heads, -1)).numpy()
