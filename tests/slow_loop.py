@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 import torch
 import yaml
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -137,10 +138,12 @@ def score_document(
     hidden_site: str = "mlp_out",
     reach: str = "last_prompt",
     delta_vector: Tensor | Mapping[Element, Tensor] | None = None,
+    same_norm: bool = False,
 ) -> Scored:
     """Score each choice under SADI.
 
     `delta_vector[layer, index]` is D of that element (eq. 6): A + (strength - 1) D, not strength A.
+    `same_norm` first gives D of all the layer's elements the norm that A has there, token by token.
     """
     last = len(prompt_tokens) - 1
     steered = {"last_prompt": slice(last, last + 1), "from_last_prompt": slice(last, None)}[reach]
@@ -150,12 +153,19 @@ def score_document(
         if overwrite:  # in every layer, those without a masked element too
             values[steered] = clean[layer][steered]
         width = element_width(model, site, values.shape[1])
-        for _, index in (element for element in elements if element[0] == layer):
-            columns = slice(index * width, (index + 1) * width)
+        here = [index for at, index in elements if at == layer]
+        places = {index: slice(index * width, (index + 1) * width) for index in here}
+        scale = torch.tensor(1.0)
+        if same_norm and here:
+            own = torch.cat([values[steered, places[index]] for index in here], dim=1)
+            vector = torch.cat([delta_vector[layer, index].float() for index in here])
+            scale = own.norm(dim=1, keepdim=True) / vector.norm()
+        for index, columns in places.items():
             if delta_vector is None:
                 values[steered, columns] *= strength
             else:
-                values[steered, columns] += (strength - 1) * delta_vector[layer, index].float()
+                shift = scale * delta_vector[layer, index].float()
+                values[steered, columns] += (strength - 1) * shift
         return values
 
     found = []
@@ -304,20 +314,20 @@ def check_run(
         if key not in wanted:
             continue
         steered = row.cell != 0
-        top = table.head(int(row.top_k) if steered else 0)
         document = documents[key]
         gold = document["gold"]
         logprobs, greedy, predicted = score_document(
             model,
             document["prompt_tokens"],
             document["choice_tokens"],
-            list(zip(top.layer.tolist(), top["index"].tolist(), strict=True)),
+            masked_elements(run_dir, table, row) if steered else [],
             float(row.strength) if steered else None,
             site,
             method.get("patch", "clean"),
             hidden_site,
             method.get("reach", "last_prompt"),
-            difference if method.get("vector") == "fixed" else None,
+            difference if method.get("vector", "adaptive") != "adaptive" else None,
+            method.get("vector") == "fixed_norm",
         )
         said = tokenizer.decode(predicted[gold], skip_special_tokens=True)
         right = tokenizer.decode(document["choice_tokens"][gold], skip_special_tokens=True)
@@ -329,6 +339,15 @@ def check_run(
         }
         compare_row(report, row, logprobs, decisions)
     return report
+
+
+def masked_elements(run_dir: Path, table: pd.DataFrame, row: Any) -> list[Element]:
+    """List a cell's elements; of several random draws elements.csv lists the first alone."""
+    if hasattr(row, "draw"):
+        ranks = load_file(run_dir / "steering.safetensors")["element_ranks"][int(row.draw) - 1]
+        return [(layer, index) for layer, index in (ranks < int(row.top_k)).nonzero().tolist()]
+    top = table.head(int(row.top_k))
+    return list(zip(top.layer.tolist(), top["index"].tolist(), strict=True))
 
 
 def compare_row(

@@ -69,6 +69,11 @@ def test_a_method_file_states_every_field_of_its_class_and_no_other(name):
     ("name", "switches"),
     [
         ("sadi-head", ("head", "top", "adaptive")),
+        ("random-neuron", ("neuron", "random", "adaptive")),
+        ("random-hidden", ("hidden", "random", "adaptive")),
+        ("fixed-norm-head", ("head", "top", "fixed_norm")),
+        ("fixed-norm-neuron", ("neuron", "top", "fixed_norm")),
+        ("fixed-norm-hidden", ("hidden", "top", "fixed_norm")),
         ("sadi-neuron", ("neuron", "top", "adaptive")),
         ("sadi-hidden", ("hidden", "top", "adaptive")),
         ("random-head", ("head", "random", "adaptive")),
@@ -79,6 +84,20 @@ def test_a_method_file_sets_the_switches_its_name_promises(name, switches):
     given = settings(f"method={name}").method
     assert (given["site"], given["elements"], given["vector"]) == switches
     assert given["patch"] == "clean"
+    assert given["draws"] == (19 if given["elements"] == "random" else 1)
+    assert given["match"] == "none"
+
+
+def test_table_4_compares_its_methods_on_one_grid_and_random_has_19_draws_of_it():
+    grids = {
+        name: method_of(settings("experiment=table4", f"method={name}").method).grid()
+        for name in sweep("table4")["method"]
+    }
+    assert len(grids) == 3
+    points = [(k, s) for k in (2, 6, 10) for s in (5, 20, 40, 80)]
+    for name, cells in grids.items():
+        found = [(cell.params["top_k"], cell.params["strength"]) for cell in cells[1:]]
+        assert found == points * (19 if name == "random-head" else 1)
 
 
 @pytest.mark.parametrize(("value", "top_ks"), [("4", {4}), ("[4]", {4}), ("[2,4]", {2, 4})])

@@ -79,8 +79,19 @@ def test_the_other_switches_equal_the_slow_loop(recompute):
         {"site": "hidden", "hidden_site": "residual", "strength": [-1, 3]},
         {"site": "head", "score": "abs", "reach": "from_last_prompt"},
         {"site": "neuron", "vector": "fixed", "patch": "inflight"},
+        {"site": "head", "vector": "fixed_norm", "top_k": [3], "strength": [-1, 3]},
     ):
         assert agreed(recompute(model, *tiny_random(0), 8, 2, **switches), 1e-4), switches
+
+
+@pytest.mark.parametrize("match", ["none", "layer"])
+def test_every_cell_of_several_draws_equals_the_slow_loop(recompute, match):
+    model = ModelSpec(name="tiny", pretrained="tiny-random", dtype="float32", device="cpu")
+    switches = {"elements": "random", "draws": 3, "match": match}
+    report = recompute(model, tiny_random(0)[0], 2, 12, **switches)
+    assert report["disagreements"] == []
+    assert report["max_logprob_difference"] < 1e-4
+    assert report["rows_checked"] == 2 * 13
 
 
 @pytest.fixture(scope="module")

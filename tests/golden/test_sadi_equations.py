@@ -1,5 +1,7 @@
 """Equations 1 to 6 of arXiv 2410.12299, re-derived in NumPy on recorded activations."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -86,6 +88,44 @@ def test_an_edit_is_the_papers(name, site, score, vector):
             np.testing.assert_allclose(found[0, cell, 0], expected, atol=1e-4)
             if top_k == 0:
                 assert torch.equal(found[0, cell, 0], values[0, cell, 0])
+
+
+@pytest.mark.parametrize("site", PLACES)
+@pytest.mark.parametrize("name", ["llama", "gemma3"])
+def test_fixed_norm_moves_along_d_as_far_as_the_adaptive_vector_does(name, site):
+    """A' = A + δ c (D ⊙ mask), c = ‖A ⊙ mask‖ / ‖D ⊙ mask‖, at each of two positions by itself."""
+    model, pairs = tiny_lm(name), contrasts()
+    difference = mean_difference(model, pairs, site)
+    strengths = [-2.0, 4.0]
+    method = Sadi(site=site, vector="fixed_norm", patch="inflight", top_k=TOP_KS,
+                  strength=strengths)  # fmt: skip
+    intervention = method.fit(model, pairs)
+    queries = np.stack([record(model, tokens, site) for tokens in ((9, 8, 7), (5, 4))], axis=1)
+    grid = [(0, 1.0), *((k, s) for k in TOP_KS for s in strengths)]
+    for layer in range(3):
+        values = torch.tensor(queries[layer], dtype=torch.float32).expand(1, len(grid), 2, -1)
+        edited = intervention.edit(layer, values, torch.arange(len(grid)))
+        found = (values if edited is None else edited).double().numpy()[0]
+        for cell, (top_k, strength) in enumerate(grid):
+            mask = mask_of(difference, PLACES[site][2], top_k, "signed")[layer]
+            for node, query in enumerate(queries[layer]):
+                moved = found[cell, node] - query
+                own, its = np.linalg.norm(query * mask), np.linalg.norm(difference[layer] * mask)
+                scale = own / its if mask.any() else 0
+                expected = (strength - 1) * scale * difference[layer] * mask
+                np.testing.assert_allclose(moved, expected, atol=1e-4)
+                length = abs(strength - 1) * own
+                assert np.linalg.norm(moved) == pytest.approx(length, abs=1e-4)
+
+
+def test_fixed_norm_leaves_alone_what_no_difference_points_from():
+    """Elements of random masks may have no difference at all; 0 / 0 is no number."""
+    model = tiny_lm("llama")
+    intervention = Sadi(vector="fixed_norm", top_k=12, strength=4.0).fit(model, contrasts())
+    nothing = torch.zeros_like(intervention.difference)
+    intervention = replace(intervention, difference=nothing)
+    values = torch.ones(1, 1, 1, 32)
+    assert torch.equal(intervention.edit(0, values, torch.tensor([1])), values)
 
 
 @pytest.mark.parametrize("site", PLACES)

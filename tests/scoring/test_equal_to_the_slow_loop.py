@@ -36,7 +36,7 @@ def compare(lm, site, hidden_site, patch, reach, vector="adaptive", requests=Non
     ranked = rank_elements(lm.network, pair_rows(pairs), site, "abs", hidden_site)
     assert [e[:2] for e in intervention.elements()[:6]] == [e[:2] for e in ranked[:6]]
     fixed = None
-    if vector == "fixed":
+    if vector != "adaptive":
         fixed = mean_difference(lm.network, pair_rows(pairs), site, hidden_site)
     moved = 0.0
     found = score_choices(lm, requests, intervention)
@@ -46,7 +46,7 @@ def compare(lm, site, hidden_site, patch, reach, vector="adaptive", requests=Non
             top = [e[:2] for e in ranked[: cell.params["top_k"]]]
             logprobs, greedy, predicted = score_document(
                 lm.network, request.prompt, request.answers, top, cell.params["strength"],
-                site, patch, hidden_site, reach, fixed,
+                site, patch, hidden_site, reach, fixed, vector == "fixed_norm",
             )  # fmt: skip
             np.testing.assert_allclose(
                 scores.logprobs[:, cell.index], logprobs, atol=TOLERANCE, rtol=0
@@ -117,9 +117,10 @@ def rows_into(lm, producer, requests, intervention):
 
 @pytest.mark.parametrize("name", ["llama", "gemma3", "bloom"])
 @pytest.mark.parametrize("site", ["head", "hidden"])
-def test_a_fixed_vector_equals_the_slow_loop(name, site):
+@pytest.mark.parametrize("vector", ["fixed", "fixed_norm"])
+def test_a_fixed_vector_equals_the_slow_loop(name, site, vector):
     for patch, reach in TWO_WAYS:
-        assert compare(tiny_lm(name), site, "mlp_out", patch, reach, "fixed") > 0.01
+        assert compare(tiny_lm(name), site, "mlp_out", patch, reach, vector) > 0.01
 
 
 @pytest.mark.parametrize("name", ["llama", "opt", "phi"])

@@ -2,19 +2,22 @@
 
 A' = A + δ (A ⊙ mask), δ = strength - 1, at the prompt's last token; its ablations (Table 4) take
 the mask by lot (`elements: random`) or add a fixed vector, A' = A + δ (D ⊙ mask) (equation 6).
-One lot says little: `draws: N` scores N of them. `match: layer` draws as many elements in each
-layer as SADI's own mask has there, for random masks edit other layers than SADI's.
+- One random mask says little: `draws: N` scores N of them. A random mask mostly edits other layers
+  than SADI's; `match: layer` draws as many elements in each layer as SADI's own mask has there.
+- D is mostly shorter than A: `vector: fixed_norm` adds δ c (D ⊙ mask), c = ‖A ⊙ mask‖ / ‖D ⊙ mask‖
+  in each layer and at each position, so only its direction differs from the adaptive vector's.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from sadi_bench.errors import SettingError
 from sadi_bench.models.families import Site
 from sadi_bench.models.language_model import LanguageModel
-from sadi_bench.models.shapes import Float, Int
+from sadi_bench.models.shapes import Bool, Float, Int
 from sadi_bench.steering.activations import EncodedContrast, mean_difference
 from sadi_bench.steering.elements import (
     Masks,
@@ -46,7 +49,7 @@ LISTED_ELEMENTS = 1000
 class MaskedSteering:
     """Scale (or shift) the elements of rank below a cell's K by its strength.
 
-    `vector` is added where given, else the values themselves are (adaptive).
+    `vector` says what is added: adaptive, fixed or fixed_norm, as in `Sadi`.
     """
 
     site: Site
@@ -56,7 +59,7 @@ class MaskedSteering:
     scores: Float[Tensor, "layer element"]
     difference: Float[Tensor, "layer width"]
     overwrites: bool
-    vector: Float[Tensor, "layer width"] | None = None
+    vector: str = "adaptive"
     _masks: Masks = field(init=False)
     _delta: Tensor = field(init=False)
 
@@ -75,19 +78,34 @@ class MaskedSteering:
         values: Float[Tensor, "batch copy node width"],
         cells: Int[Tensor, " cell"],
     ) -> Float[Tensor, "batch cell node width"] | None:
-        """Apply equation 5 (or 6) in float32: half precision overflows at large strengths."""
+        """Add δ times the vector in float32: half precision overflows at large strengths."""
         mask = self._masks.at(layer, cells, values.device)
         if mask is None:
             return None
         delta = self._delta[cells, None].to(values.device, non_blocking=True) * mask
         delta = delta[:, None, :, None]  # [cell node element part]
         split = values.float().unflatten(-1, (mask.shape[1], -1))
-        if self.vector is None:
+        if self.vector == "adaptive":
             new = split * (1 + delta)
         else:
-            vector = self.vector[layer].to(values.device, non_blocking=True)
-            new = split + delta * vector.unflatten(0, (mask.shape[1], -1))
+            new = split + delta * self._fixed(layer, split, mask)
         return new.flatten(-2).to(values.dtype)
+
+    def _fixed(
+        self,
+        layer: int,
+        split: Float[Tensor, "batch copy node element part"],
+        mask: Bool[Tensor, "cell element"],
+    ) -> Float[Tensor, "*any element part"]:
+        """Return D; for fixed_norm as long, within the mask, as the values are."""
+        vector = self.difference[layer].to(split.device, non_blocking=True)
+        vector = vector.unflatten(0, (mask.shape[1], -1))
+        if self.vector == "fixed":
+            return vector
+        own = split.square().sum(dim=-1).masked_fill(~mask[:, None], 0).sum(dim=-1).sqrt()
+        its = vector.square().sum(dim=-1).masked_fill(~mask, 0).sum(dim=-1).sqrt()[:, None]
+        ratio = torch.where(its > 0, own / its, 0)  # [batch cell node]
+        return ratio[..., None, None] * vector
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the mean difference [layer width], the scores and the ranks [layer element].
@@ -132,7 +150,7 @@ class Sadi:
         "score": ("signed", "abs"),
         "elements": ("top", "random"),
         "match": ("none", "layer"),
-        "vector": ("adaptive", "fixed"),
+        "vector": ("adaptive", "fixed", "fixed_norm"),
         "reach": ("last_prompt", "from_last_prompt"),
     }
 
@@ -199,7 +217,7 @@ class Sadi:
             scores=scores,
             difference=difference,
             overwrites=self.patch == "clean",
-            vector=difference if self.vector == "fixed" else None,
+            vector=self.vector,
         )
 
     def ranks(self, scores: Float[Tensor, "layer element"]) -> Int[Tensor, "*draw layer element"]:
