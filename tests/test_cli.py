@@ -31,7 +31,10 @@ UNKNOWN = [
     ("model=llama2", "model=llama2: unknown. Did you mean llama2-7b"),
     ("method=sadi", "method=sadi: unknown. Did you mean sadi-head"),
     ("experiment=smok", "experiment=smok: unknown. Did you mean smoke?"),
-    ("protocol=heldut", "protocol=heldut: unknown. Did you mean heldout? Known: heldout, paper."),
+    (
+        "protocol=heldut",
+        "protocol=heldut: unknown. Did you mean heldout? Known: heldout, paper, released.",
+    ),
     ("method.topk=4", "method.topk: no such setting. Did you mean top_k? Known: delta, elements,"),
     ("task.n_pair=3", "task.n_pair: no such setting. Did you mean n_pairs or"),
     ("task.hub.pth=x", "task.hub.pth: no such setting. Did you mean path?"),
@@ -52,6 +55,10 @@ WRONG_VALUES = [
     ("seed=???", "seed=???: give it a value."),
     ("seed=-1", "seed=-1: choose 0 to 4294967295."),
     ("model.seed=-1", "model.seed=-1: choose 0 to 4294967295."),
+    (
+        "protocol=released model.dtype=bfloat16",
+        "model.dtype=bfloat16: protocol=released computes in float32, as the released code does; ",
+    ),
     ("token_budget=0", "token_budget=0: choose at least 1, or null for what suits the device."),
     ("method.top_k=[1", "method.top_k=[1: cannot be read (no viable alternative at input '[1'); a"),
     ("task", "task: cannot be read (Error parsing override 'task' missing EQUAL at '<EOF>'); a"),

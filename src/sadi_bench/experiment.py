@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,15 +27,18 @@ from sadi_bench.run_log import Clock, log_to
 from sadi_bench.scoring.grid import metrics_of, score_grid
 from sadi_bench.scoring.harness import SteeredLM
 from sadi_bench.scoring.judges.loading import resolved_judge
+from sadi_bench.scoring.released import left_out, released_pairs, with_skipped
 from sadi_bench.scoring.texts import headline_texts, text_grid, with_fluency
 from sadi_bench.settings import RunConfig
+from sadi_bench.steering.activations import EncodedContrast
 from sadi_bench.steering.contrast import encode_pairs
 from sadi_bench.steering.methods import Method, method_of
-from sadi_bench.tasks.pairs import content_free_pairs, contrastive_pairs
-from sadi_bench.tasks.spec import TrailingNewline
+from sadi_bench.tasks.pairs import ContrastivePair, content_free_pairs, contrastive_pairs
+from sadi_bench.tasks.spec import RELEASED, TrailingNewline
 from sadi_bench.tasks.task import PAPER_MATCH, Task, load_task
 
 log = logging.getLogger("sadi_bench")
+PAPER = "paper"
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ def run(config: RunConfig) -> RunResult:
     config = dataclasses.replace(config, model=resolved(config.model))
     task = load_task(config.task, protocol=config.protocol, seed=config.seed)
     judge = resolved_judge(config.judge, task.name, config.task.data_dir)
-    metric = selecting_metric(config.select_by, task)
+    metric = selecting_metric(config, task)
     config = dataclasses.replace(config, select_by=metric, judge=judge)
     check_judge(config)
     identifier = identifier_of(config, task.fingerprint)
@@ -95,15 +98,14 @@ def compute(config: RunConfig, method: Method, task: Task, path: Path, clock: Cl
             token_budget=config.token_budget,
         )
         template = steered.apply_chat_template if steered.chat else None
-        pairs = contrastive_pairs(task, seed=config.seed, chat_template=template)
-        encoded, merged_pairs = encode_pairs(lm, pairs, newline)
+        pairs, encoded, counts = paired(config, task, steered, template)
         if config.finetune.kind != "none":
             answers = [(pair.prompt, pair.positive) for pair in encoded]
             lm = steered.lm = finetuned(config.model, config.finetune, answers, config.seed)
             clock.lap("finetune")
         if texts := method.content_free:
             pairs = content_free_pairs(task, pairs, texts, seed=config.seed, chat_template=template)
-            encoded, merged_pairs = encode_pairs(lm, pairs, newline)
+            encoded, counts["merged_pairs"] = encode_pairs(lm, pairs, newline)
         steered.intervention = method.fit(lm, encoded)
         clock.lap("identify")
         lowest = not task.metrics.get(config.select_by, True)
@@ -118,6 +120,11 @@ def compute(config: RunConfig, method: Method, task: Task, path: Path, clock: Cl
             if task.generates
             else (score_grid(task, steered), None)
         )
+        if config.protocol == RELEASED:
+            grid = with_skipped(grid, task, steered)
+            counts["skipped"] = int(grid.loc[grid["skipped"], "doc_id"].nunique())
+            say(task.name, notes := left_out(counts))
+            task = dataclasses.replace(task, notes=(*task.notes, *notes))
         clock.lap("score")
         # Before choosing, which may fail; not earlier: till now force=true keeps the old result.
         run_dir.write_config(yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True))
@@ -126,7 +133,7 @@ def compute(config: RunConfig, method: Method, task: Task, path: Path, clock: Cl
         rows = found["protocols"]
         if task.spec.generation_kwargs and not task.generates:
             texts = headline_texts(task, steered, headline_cells(rows).values())
-        result = result_of(config, method, task, steered, grid, rows, merged_pairs)
+        result = result_of(config, method, task, steered, grid, rows, counts)
         result["sadi_bench"] |= {**found, "paper": paper_names(plain(config))}
         if texts is not None:
             result["sadi_bench"] |= write_texts(run_dir, with_fluency(texts, steered), rows)
@@ -138,19 +145,36 @@ def compute(config: RunConfig, method: Method, task: Task, path: Path, clock: Cl
         run_dir.finish(result)
 
 
-def selecting_metric(select_by: str | None, task: Task) -> str:
+def paired(
+    config: RunConfig, task: Task, steered: SteeredLM, template: Callable | None
+) -> tuple[list[ContrastivePair], list[EncodedContrast], dict[str, int]]:
+    """Make the task's pairs, as text and as tokens, and count them."""
+    pairs = contrastive_pairs(task, seed=config.seed, chat_template=template)
+    if config.protocol == RELEASED:
+        return released_pairs(steered, pairs)
+    encoded, merged = encode_pairs(steered.lm, pairs, steered.keep_newline)
+    return pairs, encoded, {"pairs": len(pairs), "merged_pairs": merged}
+
+
+def selecting_metric(config: RunConfig, task: Task) -> str:
     """Return the metric that chooses the cell: the one asked for, else the task's first.
 
-    `paper` is the one that the paper prints for the task.
+    `paper` is the metric that arXiv 2410.12299 prints, which the released procedure always takes.
 
     Raises:
         SettingError: it is no metric of this task, or not one number a document.
     """
+    select_by = config.select_by
     measured = [metric for metric in metrics_of(task) if metric in task.metrics]
+    if config.protocol == RELEASED and select_by not in (None, PAPER):
+        raise SettingError(
+            f"select_by={select_by}: protocol=released chooses by the paper's metric; choose "
+            "select_by=paper or null, or protocol=paper."
+        )
+    if select_by == PAPER or config.protocol == RELEASED:
+        return paper_metric(measured)
     if select_by is None:
         return "acc" if "acc" in measured else measured[0]
-    if select_by == "paper":
-        return paper_metric(measured)
     allowed = [*measured, *_metrics_of_log_odds(task)]
     if select_by not in allowed:
         raise SettingError(

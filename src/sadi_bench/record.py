@@ -36,15 +36,19 @@ HEADLINES = {"unsteered": "", "heldout": "_heldout", "oracle": "_oracle"}
 """A row of the report → what its entry in lm-eval's `results` is called behind the task's name."""
 
 
-def harness_results(task: Task, steered: SteeredLM, report: Mapping[str, Any]) -> dict[str, Any]:
+def harness_results(
+    task: Task, steered: SteeredLM, grid: pd.DataFrame, report: Mapping[str, Any]
+) -> dict[str, Any]:
     """Let lm-eval evaluate the unsteered model and the chosen cells on the test split.
 
     A cell that left the number range on some document has no entry: lm-eval would take the first
-    of answers that are all -inf, now and then the right one.
+    of answers that are all -inf, now and then the right one. Nor has a steered cell that skips
+    documents, of which lm-eval knows nothing.
     """
+    skips = "skipped" in grid and grid["skipped"].any()
     merged: dict[str, Any] = {}
     for row, suffix in HEADLINES.items():
-        if row not in headline_cells(report) or report[row]["n_nonfinite"]:
+        if row not in headline_cells(report) or report[row]["n_nonfinite"] or (suffix and skips):
             continue
         name = task.name + suffix
         found = evaluate_cell(steered, {name: task.test}, report[row]["cell"])
@@ -62,12 +66,12 @@ def result_of(
     steered: SteeredLM,
     grid: pd.DataFrame,
     report: Mapping[str, Any],
-    merged_pairs: int,
+    counts: Mapping[str, int],
 ) -> dict[str, Any]:
-    """Assemble result.json: lm-eval's keys, and ours under `sadi_bench`."""
+    """Assemble result.json: lm-eval's keys, and ours under `sadi_bench`; `counts` are of pairs."""
     lm = steered.lm
     return {
-        **harness_results(task, steered, report),
+        **harness_results(task, steered, grid, report),
         "config": {
             "model": "sadi-bench",
             "model_args": {"pretrained": lm.network.config._name_or_path or lm.name},
@@ -91,7 +95,7 @@ def result_of(
             "english_pairs": task.spec.pairs_from == PairsFrom.english,
             "protocols": report,
             "groups": _groups(task, grid, report),
-            "counts": _counts(task, steered, grid, merged_pairs),
+            "counts": {**_counts(task, steered, grid), **counts},
             "notes": [*task.notes, *lm.notes],
             "environment": _environment(lm),
             **({} if lm.finetune is None else {"finetune": dict(lm.finetune)}),
@@ -213,18 +217,14 @@ def _groups(task: Task, grid: pd.DataFrame, report: Mapping[str, Any]) -> dict[s
     }
 
 
-def _counts(
-    task: Task, steered: SteeredLM, grid: pd.DataFrame, merged_pairs: int
-) -> dict[str, int]:
+def _counts(task: Task, steered: SteeredLM, grid: pd.DataFrame) -> dict[str, int]:
     splits = scored_splits(task)
     return {
-        "pairs": len(task.identify.test_docs()),
         **{name: len(harness.test_docs()) for name, harness in splits.items()},
         "cells": len(steered.intervention.cells),
         **({"test_cells": _test_cells(grid)} if task.generates else {}),
         "nonfinite_rows": int((~grid["finite"]).sum()),
         "merged_answers": len(steered.merged),
-        "merged_pairs": merged_pairs,
     }
 
 

@@ -1,12 +1,12 @@
 """Everything that a run is told: the fields of configs/config.yaml and its groups."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sadi_bench.errors import SettingError, unknown_name
 from sadi_bench.models.spec import FinetuneSpec, ModelSpec
 from sadi_bench.scoring.judges.spec import JudgeSpec
-from sadi_bench.tasks.spec import PROTOCOLS, TaskSpec
+from sadi_bench.tasks.spec import PROTOCOLS, RELEASED, TaskSpec
 
 SEEDS = 2**32  # what every generator of the libraries takes
 
@@ -22,12 +22,19 @@ class RunConfig:
     finetune: FinetuneSpec = field(default_factory=FinetuneSpec)
     """Whether the model is trained on the pairs' right answers before anything else."""
     protocol: str = "heldout"
-    """heldout | paper (the paper's own rows; the oracle alone can be reported)."""
+    """heldout | paper (the paper's own rows; the oracle alone can be reported) | released.
+
+    released is paper with the procedure of the released code: pairs' prompts are stripped, pairs of
+    more than 700 tokens are left out, documents of more than 700 tokens are skipped in steered
+    cells, numbers are float32, and the paper's metric chooses.
+    """
     judge: JudgeSpec = field(default_factory=JudgeSpec)
     """Who judges the texts that the model writes."""
     select_by: str | None = None
-    """Metric that chooses the cell; null: acc, or the task's first where it has none; paper: the
-    one that the paper prints."""
+    """Metric that chooses the cell; null: acc, or the task's first where it has none.
+
+    paper: the one that the paper prints, which protocol=released always takes.
+    """
     seed: int = 0
     """Draws splits, wrong answers, demonstrations and bootstrap samples."""
     token_budget: int | None = None
@@ -44,6 +51,8 @@ class RunConfig:
         """Refuse here what would otherwise be found out after seconds or minutes."""
         if self.protocol not in PROTOCOLS:
             raise unknown_name("protocol", self.protocol, PROTOCOLS)
+        if self.protocol == RELEASED:
+            self._take_released_dtype()
         for setting, seed in {"seed": self.seed, "model.seed": self.model.seed}.items():
             if not 0 <= seed < SEEDS:
                 raise SettingError(f"{setting}={seed}: choose 0 to {SEEDS - 1}.")
@@ -52,6 +61,14 @@ class RunConfig:
                 f"token_budget={self.token_budget}: choose at least 1, or null for what suits the "
                 "device."
             )
+
+    def _take_released_dtype(self) -> None:
+        if self.model.dtype not in ("auto", "float32"):
+            raise SettingError(
+                f"model.dtype={self.model.dtype}: protocol=released computes in float32, as the "
+                "released code does; choose auto or float32, or protocol=paper."
+            )
+        self.model = replace(self.model, dtype="float32")
 
     @property
     def judge_decides(self) -> bool:

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from sadi_bench.tasks.pairs import contrastive_pairs
+from sadi_bench.tasks.pairs import as_released, contrastive_pairs
 from sadi_bench.tasks.task import load_task
 
 OWN_TASKS = ("boolq", "copa", "mmlu", "movie_reviews", "nli", "sst2", "sst5", "storycloze",
@@ -85,6 +85,24 @@ def test_a_chat_template_wraps_the_prompt_and_takes_the_delimiter_away(own_task)
     for bare, wrapped in zip(plain, chat, strict=True):
         assert wrapped.prompt == f"<user>{bare.prompt}<assistant>"
         assert wrapped.positive == bare.positive.strip()
+
+
+def test_as_released_a_prompt_has_no_line_end_and_an_answer_one_space(own_task):
+    pairs = contrastive_pairs(load(own_task("copa", "task.n_pairs=4"), protocol="released"), seed=0)
+    released = as_released(pairs)
+    assert {pair.prompt[-8:] for pair in pairs} == {"Answer:\n"}
+    assert [pair.prompt for pair in released] == [pair.prompt.strip() for pair in pairs]
+    chat = as_released([dataclasses.replace(pairs[0], positive="A", negative="")])
+    assert (chat[0].positive, chat[0].negative) == (" A", "")  # a blank side stays blank
+
+
+def test_the_released_protocol_takes_the_papers_rows(own_task):
+    sizes = {}
+    for protocol in ("paper", "released", "heldout"):
+        task = load(own_task("storycloze"), protocol=protocol)
+        sizes[protocol] = (len(task.rows("identify")), len(task.rows("test")))
+    assert sizes["released"] == sizes["paper"] == (360, 6)
+    assert sizes["heldout"] == (240, 6)
 
 
 def test_another_delimiter_opens_the_answers(own_task):

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from lm_eval.api.instance import Instance
@@ -43,6 +43,22 @@ def contrastive_pairs(
     # As in lm-eval's own requests: a chat template ends where an answer begins.
     delimiter = "" if chat_template else task.spec.target_delimiter
     return [_pair(task, instances, seed, delimiter) for instances in answers.values()]
+
+
+def as_released(pairs: Sequence[ContrastivePair]) -> list[ContrastivePair]:
+    """Strip the prompts and put one space before an answer, as the released code does for pairs.
+
+    What is tested keeps its line end: COPA's prompts have one (arXiv 2410.12299).
+    """
+    return [
+        replace(
+            pair,
+            prompt=pair.prompt.strip(),
+            positive=f" {pair.positive.strip()}",
+            negative=pair.negative and f" {pair.negative.strip()}",
+        )
+        for pair in pairs
+    ]
 
 
 def content_free_pairs(

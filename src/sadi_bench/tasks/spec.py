@@ -4,7 +4,11 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-PROTOCOLS = ("heldout", "paper")
+RELEASED = "released"
+AS_THE_PAPER = ("paper", RELEASED)
+"""Protocols that take the paper's own rows and hold none out to select on."""
+
+PROTOCOLS = ("heldout", *AS_THE_PAPER)
 
 
 class OutputType(str, Enum):

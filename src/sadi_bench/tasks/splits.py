@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from sadi_bench.errors import SettingError
 from sadi_bench.tasks.recipe import Doc
-from sadi_bench.tasks.spec import TaskSpec
+from sadi_bench.tasks.spec import AS_THE_PAPER, TaskSpec
 
 # Fewer rows than this tell cells apart too poorly to leave the paper's number of pairs alone.
 ENOUGH_TO_SELECT = 100
@@ -27,18 +27,18 @@ class Splits:
 def draw_splits(
     spec: TaskSpec, identify: list[Doc], test: list[Doc], *, protocol: str, seed: int
 ) -> Splits:
-    """Draw the splits of `protocol`: `heldout`, or `paper` (no select split)."""
+    """Draw the splits of `protocol`: `heldout`, or the paper's (no select split)."""
     for setting, size in _sizes(spec).items():
         if size is not None and size < 1:
             raise SettingError(f"{setting}={size}: choose at least 1, or null for the default.")
     test = _first_rows_per(spec.test_rows_per, test)
-    if protocol == "paper":
-        pairs, notes = _paper_pairs(spec, identify, test, seed)
+    if protocol in AS_THE_PAPER:
+        pairs, notes = _paper_pairs(spec, identify, test, protocol, seed)
         select = None
     else:
         pairs, select, notes = _heldout_pairs(spec, identify, test, seed)
     test = _sample(spec, test, seed)
-    if protocol != "paper":
+    if protocol not in AS_THE_PAPER:
         _check_disjoint(spec, pairs, select, test)
     return Splits(pairs, select, test, notes)
 
@@ -174,12 +174,12 @@ def _number_of_pairs(spec: TaskSpec, pool: int) -> tuple[int, list[str]]:
 
 
 def _paper_pairs(
-    spec: TaskSpec, identify: list[Doc], test: list[Doc], seed: int
+    spec: TaskSpec, identify: list[Doc], test: list[Doc], protocol: str, seed: int
 ) -> tuple[list[Doc], list[str]]:
     """Take the paper's rows as they are: repeats stay, and nothing is held out to select on."""
-    notes = ["protocol=paper: no rows to select on, so only the oracle can be reported"]
+    notes = [f"protocol={protocol}: no rows to select on, so only the oracle can be reported"]
     if spec.paper_identifies_on_test:
-        notes.append("protocol=paper: pairs are made of the test rows themselves")
+        notes.append(f"protocol={protocol}: pairs are made of the test rows themselves")
     pool = test if spec.paper_identifies_on_test else identify
     _at_most(spec, "task.n_pairs", spec.n_pairs, len(pool), f"{len(pool):,} rows to identify on")
     n_pairs = spec.n_pairs or min(spec.paper_pairs or len(pool), len(pool))
@@ -187,7 +187,7 @@ def _paper_pairs(
     pairs = _in_pool_order(order[:n_pairs])
     shared = len({doc.prompt for doc in pairs} & {doc.prompt for doc in test})
     if shared and not spec.paper_identifies_on_test:
-        notes.append(f"protocol=paper: prompts of the pairs that are also tested on: {shared:,}")
+        notes.append(f"protocol={protocol}: prompts of the pairs also tested on: {shared:,}")
     return pairs, notes
 
 

@@ -18,7 +18,7 @@ from sadi_bench.tasks.metrics import METRICS, TRUE_ANSWERS
 from sadi_bench.tasks.quiet import quiet_libraries
 from sadi_bench.tasks.recipe import Doc, Recipe
 from sadi_bench.tasks.sources import Rows, read_rows
-from sadi_bench.tasks.spec import PROTOCOLS, Negative, OutputType, PairsFrom, TaskSpec
+from sadi_bench.tasks.spec import AS_THE_PAPER, PROTOCOLS, Negative, OutputType, PairsFrom, TaskSpec
 from sadi_bench.tasks.splits import Splits, carve, draw_splits
 
 GOLD, DOC_ID, GROUP = "gold_index", "doc_id", "doc_group"  # the columns that every row gets
@@ -91,7 +91,7 @@ def load_task(spec: TaskSpec, *, protocol: str, seed: int) -> Task:
     splits = draw_splits(spec, identify, test, protocol=protocol, seed=seed)
     check_sides(spec, splits)
     check_fewshot(spec, splits)
-    if protocol == "paper" and spec.paper_identifies_on_test:
+    if protocol in AS_THE_PAPER and spec.paper_identifies_on_test:
         rows.notes.clear()  # they are about rows that are not used
     notes = [*rows.notes, *notes, *splits.notes, *_frequent_answer(spec, splits.test)]
     build = _builder(spec, config, splits, protocol=protocol, seed=seed)
@@ -132,7 +132,7 @@ def _pools(
     if not rows.test:
         raise SettingError(f"task={spec.name}: its test file has no rows.")
     test = recipe.render(rows.test)
-    if rows.carve and not (protocol == "paper" and spec.paper_identifies_on_test):
+    if rows.carve and not (protocol in AS_THE_PAPER and spec.paper_identifies_on_test):
         return carve(spec, recipe.render(rows.identify, first_id=len(test)), test)
     return recipe.render(rows.identify), test, []
 
@@ -175,7 +175,7 @@ def _builder(
     )
     # Where the paper makes pairs of the test rows, a demonstration must not be the row itself:
     # lm-eval leaves it out if both come from the split of the same name.
-    demonstrations_from_own = protocol == "paper" and spec.paper_identifies_on_test
+    demonstrations_from_own = protocol in AS_THE_PAPER and spec.paper_identifies_on_test
     target = {"doc_to_target": GOLD}
     if config["output_type"] == OutputType.generate_until:
         target = {"doc_to_target": TARGET, "doc_to_choice": None}  # the sides are for pairs alone
