@@ -96,8 +96,10 @@ def test_other_code_of_a_judge_judges_again_and_leaves_the_run_as_it_is():
     edit_judge(first.path, kind, code="0" * 64)
     kept = run_of("truthfulqa", f"judge={kind}", "keep=true")
     assert kept.result["sadi_bench"]["judged"][kind]["judge"]["code"] == "0" * 64
+    (first.path / f"judged-{kind}.jsonl").write_text("of a judge that was killed\n")
     again = run_of("truthfulqa", f"judge={kind}")
     assert "finished before" in again.err
+    assert all(kind in row["judged"] for row in load_run(again.path).texts)
     assert again.result["sadi_bench"]["judged"][kind] == known
     assert again.result["date"] == date
 

@@ -15,10 +15,10 @@ from safetensors import SafetensorError, safe_open
 from sadi_bench.errors import SettingError
 from sadi_bench.results.run_dir import (
     CONFIG,
+    DECISIONS,
     DOCS,
     ELEMENTS,
     GRID,
-    JUDGED,
     PAIRS,
     RESULT,
     STEERING,
@@ -78,7 +78,7 @@ def load_run(path: str | os.PathLike) -> Run:
     read = partial(_listed, path, result["sadi_bench"].get("files", {}))
     steering, metadata = read(STEERING, _steering, ({}, {}))
     judges = result["sadi_bench"].get("judged", {})
-    said = {kind: read(JUDGED.format(kind), _json_lines, []) for kind in judges}
+    said = {kind: read(DECISIONS.format(kind), _json_lines, []) for kind in judges}
     return Run(
         path=path,
         config=read(CONFIG, lambda file: file.read_text(encoding="utf-8"), ""),

@@ -30,7 +30,7 @@ TEXTS = "generations.jsonl"
 RESULT = "result.json"
 LOG = "log.txt"
 DATA_FILES = (CONFIG, PAIRS, DOCS, ELEMENTS, GRID, STEERING, TEXTS)
-JUDGED = "judged-{}.jsonl"
+DECISIONS = "judged-{}.jsonl"
 """A judge's decisions, by its kind."""
 
 
@@ -121,7 +121,7 @@ class RunDir:
         self, kind: str, rows: Iterable[Mapping[str, object]], result: Mapping[str, object]
     ) -> None:
         """Add a judge's decisions, and result.json anew; a finished run stays finished."""
-        name, content = JUDGED.format(kind), _json_lines(rows)
+        name, content = DECISIONS.format(kind), _json_lines(rows)
         files = result["sadi_bench"]["files"] | {name: hashlib.sha256(content).hexdigest()}
         self._put({name: content, RESULT: _with_files(result, files)})
 
@@ -129,7 +129,7 @@ class RunDir:
         with write_errors(self.path / name):
             # From here on the old result, and its judges, no longer describe what lies beside them.
             (self.path / RESULT).unlink(missing_ok=True)
-            for judged in self.path.glob(JUDGED.format("*")):
+            for judged in self.path.glob(DECISIONS.format("*")):
                 judged.unlink()
         self._put({name: content})
 
