@@ -19,6 +19,9 @@ WORDS = ("a dull film", "warm and funny", "not bad at all", "I slept", "see it t
          "its jokes are older than its actors", "fine", "a mess of a story")  # fmt: skip
 
 
+ANSWERS = ["Bad", "Quite good", "Good"]
+
+
 def write_reviews(folder: Path, count: int = 40) -> None:
     folder.mkdir()
     ratings = (2.5, -1.5, 1.0, -3.2)
@@ -38,13 +41,12 @@ def reviews(tmp_path_factory) -> Callable[..., Task]:
         spec = TaskSpec(
             name="reviews",
             doc_to_text="Review: {{text}}\n\nAnswer:",
-            doc_to_choice=["Bad", "Quite good", "Good"],
             doc_to_target="{{label * 2}}",
             columns=["id", "text", "label"],
             fewshot=fewshot,
             data_dir=str(folder),
             files=FileSource("reviews", "movie_reviews", test=["reviews.txt"]),
-            **{"n_pairs": 6, "n_select": 5, "n_test": 9, **fields},
+            **{"n_pairs": 6, "n_select": 5, "n_test": 9, "doc_to_choice": ANSWERS, **fields},
         )
         return load_task(spec, protocol="heldout", seed=0)
 

@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 
 from sadi_bench.errors import SettingError
-from sadi_bench.scoring.grid import requests_by_doc
+from sadi_bench.models.language_model import LanguageModel
+from sadi_bench.models.tiny_random import tiny_random
+from sadi_bench.scoring.grid import requests_by_doc, score_grid
 from sadi_bench.scoring.harness import SteeredLM, evaluate_cell
 from sadi_bench.steering.activations import EncodedContrast
 from sadi_bench.steering.contrast import encode_pairs
@@ -37,39 +40,40 @@ def test_the_prior_constant_gives_the_answers_the_wanted_shares(asked, target):
     assert bias.sum() == pytest.approx(0, abs=1e-9)
 
 
-def fitted(reviews, speaker, **settings):
-    method = Calibrate(**settings)
+def pairs_of(reviews, speaker, kind="contextual") -> list[EncodedContrast]:
     pairs = contrastive_pairs(reviews(), seed=0)
-    if method.content_free:
-        pairs = content_free_pairs(reviews(), pairs, method.content_free, seed=0)
-    return method.fit(speaker, encode_pairs(speaker, pairs)[0])
+    if kind == "contextual":
+        pairs = content_free_pairs(reviews(), pairs, TEXTS, seed=0)
+    return encode_pairs(speaker, pairs)[0]
 
 
 @pytest.mark.parametrize("kind", ["contextual", "prior"])
 def test_every_answer_is_scored_with_its_constant(reviews, speaker, kind):
     """Recomputed from an unsteered model's scores of the same prompts."""
-    intervention = fitted(reviews, speaker, bias=kind, scale=[0.0, 0.5, 2.0])
+    encoded = pairs_of(reviews, speaker, kind)
+    intervention = Calibrate(bias=kind, scale=[0.0, 0.5, 2.0]).fit(speaker, encoded)
     plain, steered = SteeredLM(speaker), SteeredLM(speaker, intervention)
     task = reviews().test
     for lm in (plain, steered):
         evaluate_cell(lm, {"reviews": task}, 0)
-    requests = plain._encoded.values()
-    reference = [
+    reference = np.array([
         [log_probability(speaker, prompt, answer) for answer in intervention.answers]
-        for prompt in intervention.prompts
-    ]
-    found = contextual_bias if kind == "contextual" else prior_bias
-    bias = found(np.array(reference), *([intervention.shares] if kind == "prior" else []))
+        for prompt in dict.fromkeys(pair.prompt for pair in encoded)
+    ])  # fmt: skip
+    bias = contextual_bias(reference)
+    if kind == "prior":
+        right = [1 + sum(p.positive == a for p in encoded) for a in intervention.answers]
+        bias = prior_bias(reference, np.array(right) / sum(right))
     assert np.ptp(bias) > 0.05
     np.testing.assert_allclose(intervention.tensors()["bias"], bias, atol=1e-4)
     by_answer = dict(zip(intervention.answers, bias, strict=True))
-    for prompt, answer in requests:
-        (unsteered,), flags, _ = plain._scores[prompt, answer]
-        logprobs, greedy, _ = steered._scores[prompt, answer]
+    for prompt, answer in plain._encoded.values():
+        (unsteered,) = plain._scores[prompt, answer].logprobs
+        found = steered._scores[prompt, answer]
         moved = unsteered + by_answer[answer] * np.array([0, 0, 0.5, 2])
-        np.testing.assert_allclose(logprobs, moved, atol=1e-4)
-        assert logprobs[1] == logprobs[0]
-        assert set(greedy) == set(flags)  # what the whole vocabulary says is not touched
+        np.testing.assert_allclose(found.logprobs, moved, atol=1e-4)
+        assert found.logprobs[1] == found.logprobs[0]
+        assert (found.predicted[:, 1] == found.predicted[:, 0]).all()
 
 
 def log_probability(lm, prompt, answer) -> float:
@@ -80,12 +84,12 @@ def log_probability(lm, prompt, answer) -> float:
 
 
 def test_a_constant_decides_what_lm_eval_counts_as_right(reviews, speaker):
-    intervention = fitted(reviews, speaker, scale=[1.0, 1000.0])
+    intervention = Calibrate(scale=[1.0, 1000.0]).fit(speaker, pairs_of(reviews, speaker))
     steered, task = SteeredLM(speaker, intervention), reviews().test
     evaluate_cell(steered, {"reviews": task}, 2)
     asked = requests_by_doc(task)
     best = {
-        np.argmax([steered.all_cells(i.args)[0][2] for i in instances])
+        np.argmax([steered.all_cells(i.args).logprobs[2] for i in instances])
         for instances in asked.values()
     }
     assert len(best) == 1  # so large a constant leaves nothing to the document
@@ -130,3 +134,40 @@ def test_a_contextual_constant_needs_a_text():
     with pytest.raises(SettingError, match=r"method\.content_free=\[\]: .*list at least one"):
         Calibrate(content_free=[])
     assert Calibrate(bias="prior").content_free == ()
+
+
+def test_a_constant_makes_the_paper_count_an_answer_too(reviews, speaker):
+    """A random model says no answer by itself; with so large a constant it says always the same."""
+
+    def letters():
+        return reviews(doc_to_choice=["B", "Q", "G"], target_delimiter="")
+
+    intervention = Calibrate(scale=[0.0, 1000.0]).fit(speaker, pairs_of(letters, speaker))
+    grid = score_grid(letters(), SteeredLM(speaker, intervention)).query("split == 'test'")
+    by_cell = {cell: rows for cell, rows in grid.groupby("cell")}
+    assert set(by_cell[0].paper_match) == {0}
+    assert by_cell[1].predicted.tolist() == by_cell[0].predicted.tolist()
+    assert 0 < by_cell[2].acc.mean() < 1
+    assert by_cell[2].paper_match.tolist() == by_cell[2].acc.tolist()
+
+
+def test_the_constants_do_not_depend_on_how_prompts_share_passes(reviews, speaker, monkeypatch):
+    pairs = pairs_of(reviews, speaker, "prior")
+    together = Calibrate(bias="prior").fit(speaker, pairs)
+    monkeypatch.setattr("sadi_bench.steering.activations.TOKENS_PER_PASS", 1)
+    alone = Calibrate(bias="prior").fit(speaker, pairs)
+    np.testing.assert_allclose(alone.bias, together.bias, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["contextual", "prior"])
+def test_a_prompt_that_overflows_is_refused_and_makes_no_constants(reviews, kind):
+    network, tokenizer = tiny_random(0)
+    half = LanguageModel("half", network.to(torch.float16), tokenizer)
+    pairs = pairs_of(reviews, half, kind)
+    Calibrate(bias=kind).fit(half, pairs)
+    with torch.no_grad():  # a letter that one of the prompts alone has
+        network.get_input_embeddings().weight[tokenizer.encode("~")[0]] = torch.inf
+    odd = EncodedContrast((*tokenizer.encode("~"), 5), pairs[0].positive, pairs[0].negative, 99)
+    with pytest.raises(SettingError, match=r"model\.dtype=float16: .*choose float32") as caught:
+        Calibrate(bias=kind).fit(half, [*pairs, odd])
+    assert "\n" not in str(caught.value)

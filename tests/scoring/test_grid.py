@@ -1,15 +1,20 @@
 """The grid holds, for every document and cell, what lm-eval computes."""
 
+import dataclasses
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from cases import in_rows
 from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.models.tiny_random import tiny_random
+from sadi_bench.results.grid import parameter_columns
 from sadi_bench.scoring.grid import METRICS, requests_by_doc, score_grid
 from sadi_bench.scoring.harness import SteeredLM, evaluate_cell
 from sadi_bench.steering.intervention import UNSTEERED_MODEL
+from slow_loop import matches
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +42,7 @@ def test_means_over_documents_are_lm_evals(scored):
         for cell in range(5):
             found = evaluate_cell(steered, {"it": getattr(task, split)}, cell)["results"]["it"]
             rows = grid[(grid.split == split) & (grid.cell == cell)]
-            for metric in METRICS:
+            for metric in ("acc", "acc_norm", "exact_match"):
                 assert rows[metric].mean() == pytest.approx(found[f"{metric},none"], abs=1e-12)
             values.add(rows.acc.mean())
     assert len(values) > 1
@@ -58,18 +63,64 @@ def test_exact_match_is_the_greedy_flag_of_the_gold_answer(reviews, speaker, ste
     task, steered = reviews(), SteeredLM(speaker, steering())
     score_grid(task, steered)
     rng = np.random.default_rng(0)
-    for key, (logprobs, greedy, finite) in steered._scores.items():
-        steered._scores[key] = logprobs, rng.random(greedy.shape) < 0.5, finite
+    for key, found in steered._scores.items():
+        steered._scores[key] = found._replace(greedy=rng.random(found.greedy.shape) < 0.5)
     grid = score_grid(task, steered)
     for number, instances in requests_by_doc(task.test).items():
         doc = task.test.test_docs()[number]
         rows = grid[(grid.split == "test") & (grid.doc_id == doc["doc_id"])].set_index("cell")
-        _, greedy, _ = steered.all_cells(instances[doc["gold_index"]].args)
+        greedy = steered.all_cells(instances[doc["gold_index"]].args).greedy
         assert rows.exact_match.sort_index().tolist() == greedy.astype(float).tolist()
     for cell in range(5):
         found = evaluate_cell(steered, {"it": task.test}, cell)["results"]["it"]
         rows = grid[(grid.split == "test") & (grid.cell == cell)]
         assert rows.exact_match.mean() == pytest.approx(found["exact_match,none"], abs=1e-12)
+
+
+COLUMNS = ["split", "doc_id", "group", "cell", "size", "top_k", "strength", "acc", "acc_norm",
+           "exact_match", "paper_match", "gold", "choice_logprobs", "predicted",
+           "finite"]  # fmt: skip
+
+
+def test_the_grid_keeps_its_columns_and_its_answers_in_a_file(scored, tmp_path):
+    grid = scored[2]
+    grid.to_parquet(tmp_path / "grid.parquet", index=False)
+    again = pd.read_parquet(tmp_path / "grid.parquet")
+    assert again.columns.tolist() == COLUMNS
+    assert again.attrs["answers"] == ["Bad", "Quite good", "Good"]
+    assert again.predicted.dtype == "category"
+    assert parameter_columns(again) == ["top_k", "strength"]
+    assert "answers" not in score_grid(differing(scored[0]), scored[1]).attrs
+
+
+def differing(task):
+    return dataclasses.replace(task, answers=None)
+
+
+def test_paper_match_judges_the_decoded_arg_max_of_the_gold_answer(reviews, speaker, steering):
+    """A random model never says an answer by itself, so what it says is drawn here."""
+    task, steered = reviews(), SteeredLM(speaker, steering())
+    score_grid(task, steered)
+    rng = np.random.default_rng(0)
+    for (prompt, answer), found in steered._scores.items():
+        said = [answer, speaker.encode(" bad") + [0] * 9, speaker.encode("GOOD.") + [0] * 9]
+        said = np.array([(*said[i], *[0] * 9)[: len(answer)] for i in rng.integers(0, 3, 5)]).T
+        steered._scores[prompt, answer] = found._replace(predicted=said)
+    grid = score_grid(task, steered)
+    answers = [task.answers[gold] for gold in grid.gold]
+    expected = [matches(*pair) for pair in zip(grid.predicted, answers, strict=True)]
+    assert grid.paper_match.tolist() == expected
+    assert {" bad", "GOOD.", " Good"} <= set(grid.predicted)
+    assert 0 < grid.paper_match.mean() < 1
+
+
+def test_documents_of_a_group_say_so(reviews, speaker):
+    task = reviews(split_group="{{ (id | int) // 2 }}")
+    grid = score_grid(task, SteeredLM(speaker))
+    assert set(grid.group) == {str((doc + 1) // 2) for doc in grid.doc_id}
+    assert grid.group.nunique() < len(grid)
+    alone = score_grid(reviews(), SteeredLM(speaker))
+    assert (alone.group == "#" + alone.doc_id.astype(str)).all()
 
 
 def test_an_unsteered_model_has_a_grid_of_one_cell(reviews, speaker, scored):
@@ -94,6 +145,7 @@ def test_a_cell_out_of_the_number_range_scores_nothing_and_says_so(overflowing):
     steered = grid[grid.cell == 1]
     assert not steered.finite.any()
     assert (steered[list(METRICS)] == 0).all(axis=None)
+    assert set(steered.predicted) == {""}
     assert all(np.isneginf(row).all() for row in steered.choice_logprobs)
     assert grid[grid.cell == 0].finite.all()
 

@@ -1,11 +1,11 @@
 """Our numbers are those that lm-eval computes with its own model on the same task."""
 
-import dataclasses
 from collections import Counter
 
 import lm_eval
 import numpy as np
 import pytest
+import torch
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.models.huggingface import HFLM
@@ -15,8 +15,12 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from cases import merging_tokenizer
 from sadi_bench.errors import SettingError
 from sadi_bench.models.language_model import LanguageModel
+from sadi_bench.models.tiny_random import tiny_random
+from sadi_bench.scoring.choices import ChoiceRequest, score_choices
 from sadi_bench.scoring.grid import requests_by_doc
 from sadi_bench.scoring.harness import SteeredLM, evaluate_cell
+from sadi_bench.steering.intervention import UNSTEERED_MODEL
+from sadi_bench.steering.methods.tda import Tda
 
 METRICS = [f"{name},none" for name in ("acc", "acc_norm", "exact_match")]
 
@@ -49,7 +53,7 @@ def test_the_unsteered_cell_equals_lm_evals_own_model(reviews, speaker, steering
         assert [instance.args for instance in instances] == texts
         assert texts[0][0].count("Review:") == fewshot + 1
         for instance, ((logprob, greedy),) in zip(instances, sample["resps"], strict=True):
-            found, flags, _ = steered.all_cells(instance.args)
+            found, flags, *_ = steered.all_cells(instance.args)
             assert found[0] == pytest.approx(float(logprob), abs=1e-4)
             assert bool(flags[0]) == (greedy in (True, "True"))
 
@@ -94,23 +98,39 @@ def test_a_further_cell_builds_no_request_again(reviews, speaker, steering, monk
     assert scored == []
 
 
-def test_the_unsteered_run_of_a_sweep_asks_the_model_nothing_again(
-    reviews, speaker, steering, monkeypatch
-):
-    named = dataclasses.replace(speaker, fingerprint="the speaker")
-    steered = SteeredLM(named, steering())
-    expected = evaluate_cell(steered, {"reviews": reviews().test}, 0)
-    with monkeypatch.context() as patches:
-        patches.setattr("sadi_bench.scoring.harness.score_choices", None)  # asking would fail
-        unsteered = SteeredLM(named)
-        found = evaluate_cell(unsteered, {"reviews": reviews().test}, 0)
-    assert found["results"] == expected["results"]
-    assert {len(scores[0]) for scores in unsteered._scores.values()} == {1}
+def test_the_unsteered_model_is_asked_anew_whatever_was_asked_before(reviews, steering):
+    """In bfloat16 a packed pass rounds otherwise: another run's cell 0 has other numbers."""
+    network, tokenizer = tiny_random(0)
+    half = LanguageModel("half", network.to(torch.bfloat16), tokenizer, fingerprint="the speaker")
 
-    other = dataclasses.replace(speaker, fingerprint="another model")
-    monkeypatch.setattr("sadi_bench.scoring.harness.score_choices", None)
-    with pytest.raises(TypeError, match="not callable"):
-        evaluate_cell(SteeredLM(other), {"reviews": reviews().test}, 0)
+    def scored(intervention):
+        steered = SteeredLM(half, intervention)
+        evaluate_cell(steered, {"reviews": reviews().test}, 0)
+        return [found.logprobs[0] for found in steered._scores.values()]
+
+    alone = scored(UNSTEERED_MODEL)
+    beside = scored(steering(site="neuron", patch="inflight"))
+    assert beside != alone
+    assert scored(UNSTEERED_MODEL) == alone
+
+
+def test_what_a_method_does_is_averaged_once_over_the_prompts_of_every_cell(reviews, speaker):
+    steered = SteeredLM(speaker, Tda([0.0, 0.9]).fit(speaker, []))
+    task = reviews().test
+    assert steered.measured() == {}
+    evaluate_cell(steered, {"reviews": task}, 0)
+    evaluate_cell(steered, {"reviews": task}, 1)
+    prompts = {prompt for prompt, _ in steered._encoded.values()}
+    alone = [
+        score_choices(speaker, [ChoiceRequest(prompt, ((5,),))], steered.intervention)[0]
+        for prompt in prompts
+    ]
+    expected = np.mean([scores.measured["ffn_sparsity"] for scores in alone], axis=0)
+    found = steered.measured()["ffn_sparsity"]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert found[0] == found[1] == 0 < found[2]
+    steered.texts([("Review: more\n\nAnswer:", {"max_gen_toks": 2})], [2])
+    assert steered.measured()["ffn_sparsity"][2] != found[2]
 
 
 def test_every_cell_is_evaluated_as_if_it_were_the_only_one(reviews, speaker, steering):

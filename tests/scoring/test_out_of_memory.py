@@ -11,8 +11,11 @@ from cases import assert_same, contrasts, requests_for, tiny_lm
 from sadi_bench.errors import SettingError
 from sadi_bench.models.families import Site
 from sadi_bench.scoring.choices import score_choices
+from sadi_bench.scoring.generation import GenerationRequest, generate
 from sadi_bench.steering.activations import mean_difference
+from sadi_bench.steering.methods.inferaligner import InferAligner
 from sadi_bench.steering.methods.sadi import Sadi
+from sadi_bench.steering.methods.tda import Tda
 
 LENGTHS = (3, 30, 1, 9, 12, 14, 30, 6)
 
@@ -56,6 +59,24 @@ def test_a_run_goes_on_and_loses_nothing(name, tokens, error):
     assert failed
     assert_same(found, expected)
     assert_same(score_choices(model, requests, intervention), expected, 0)
+
+
+@pytest.mark.parametrize("method", [Tda([0.6, 1.2]), InferAligner(top_k=[1, 2], alpha=0.5)])
+def test_what_a_method_does_counts_once_though_its_pass_is_repeated(method):
+    model, requests = tiny_lm("llama"), requests_for("llama", LENGTHS)
+    intervention = method.fit(model, contrasts())
+    (name,) = score_choices(model, requests[:1], intervention)[0].measured
+    expected = [scores.measured[name] for scores in score_choices(model, requests, intervention)]
+    with room_for(model, 150, ERRORS[0]) as failed:
+        found = score_choices(model, requests, intervention)
+    assert failed
+    np.testing.assert_allclose([scores.measured[name] for scores in found], expected, atol=1e-6)
+    prompts = [GenerationRequest(request.prompt, 3) for request in requests]
+    with room_for(model, 150, ERRORS[0]) as failed:
+        written = generate(model, prompts, intervention, [0, 1, 2])
+    assert failed
+    told = [[cells[cell].measured[name] for cell in range(3)] for cells in written]
+    np.testing.assert_allclose(told, np.array(expected)[:, :3], atol=1e-6)
 
 
 def test_the_smaller_size_is_kept_for_the_passes_that_follow(llama):

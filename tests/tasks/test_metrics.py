@@ -4,7 +4,33 @@ import math
 
 import pytest
 
-from sadi_bench.tasks.metrics import METRICS, normalised_answer
+from sadi_bench.tasks.metrics import METRICS, normalised_answer, paper_match
+from slow_loop import matches
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("A", True),
+        (" a", True),
+        ("\n A.\n", True),
+        ("<pad>A</s>", True),
+        ("A.</s>", True),
+        ("A;!,?", True),
+        ("A:", False),
+        ("A .", False),  # the space before a mark stays: white space goes first
+        ("AB", False),
+        ("", False),
+    ],
+)
+def test_the_papers_match_strips_deletes_its_marks_and_ignores_case(said, expected):
+    assert paper_match(said, " A ") is expected
+    assert matches(said, " A ") is expected
+
+
+def test_the_papers_match_leaves_the_marks_of_the_right_answer():
+    assert not paper_match("yes.", "yes.")
+    assert paper_match("very positive", "Very Positive")
 
 
 @pytest.mark.parametrize(
