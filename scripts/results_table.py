@@ -11,6 +11,7 @@ import yaml
 from sadi_bench.results.loading import load_result
 from sadi_bench.results.run_dir import CONFIG, is_complete
 from sadi_bench.results.tables import markdown_table
+from sadi_bench.results.text import seeds
 
 
 def main(folder: str) -> None:
@@ -26,7 +27,7 @@ def main(folder: str) -> None:
         ours = result["sadi_bench"]
         counts, environment = ours["counts"], ours["environment"]
         sizes = " / ".join(str(counts.get(name, 0)) for name in ("pairs", "select", "test"))
-        seed = yaml.safe_load((Path(folder) / run / CONFIG).read_text())["method"].get("seed", "")
+        seed = seeds(yaml.safe_load((Path(folder) / run / CONFIG).read_text()))
         row = [run, ours["task"], ours["method"], seed, environment["commit"], environment["dtype"]]
         row += [sizes, str(counts["cells"]), f"{sum(ours['seconds'].values()):.0f}"]
         print(f"| {' | '.join(map(str, row))} |")

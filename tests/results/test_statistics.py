@@ -4,6 +4,7 @@ from scipy import stats
 
 from sadi_bench.results.statistics import (
     bootstrap_interval,
+    holm,
     max_statistic_p_values,
     mcnemar_exact,
 )
@@ -124,3 +125,17 @@ def test_cells_that_shake_everything_do_not_hide_one_that_helps_quietly():
     quiet = np.array([1] * 10 + [0] * 390)
     noisy = np.random.default_rng(0).choice([-1, 1], size=(400, 5))
     assert max_statistic_p_values(np.column_stack([quiet, noisy]))[0] < 0.05
+
+
+def test_holms_correction_equals_the_textbooks_example():
+    # Four tests: 0.005 · 4, 0.01 · 3, 0.03 · 2, and 0.04 · 1, which may not be below 0.06.
+    corrected = holm([0.01, 0.04, None, 0.03, 0.005])
+    assert corrected == [pytest.approx(0.03), pytest.approx(0.06), None, pytest.approx(0.06), 0.02]
+
+
+def test_holms_p_is_never_above_one_nor_below_the_raw_one():
+    raw = [0.9, 0.4, 0.6, 0.001]
+    corrected = holm(raw)
+    assert corrected == [1.0, 1.0, 1.0, 0.004]
+    assert all(p >= q for p, q in zip(corrected, raw, strict=True))
+    assert holm([0.04]) == [0.04] and holm([]) == []

@@ -13,7 +13,7 @@ DOMAINS = {
 }
 """A task of the paper's Table 2 → the rows of the task `mmlu` that it means."""
 
-METRICS = ("exact_match", "acc")
+METRICS = ("paper_match", "acc")
 
 
 def domain_scores(run: Run) -> dict[str, dict[str, dict[str, dict[str, object]]]]:

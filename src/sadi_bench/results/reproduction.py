@@ -1,57 +1,40 @@
 """Put measured runs into the rows of the paper's tables; a run that is missing is shown as such."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
-from typing import NamedTuple
 
 import pandas as pd
 
+from sadi_bench.results.averages import AVERAGES, with_averages
 from sadi_bench.results.domains import DOMAINS
+from sadi_bench.results.draws import draws_of, with_p_of_draws
 from sadi_bench.results.paper import (
     ENGLISH_PAIRS_TABLE,
     METHODS,
     MODELS,
     UNREACHABLE,
+    our_metric,
     paper_tables,
     paper_value,
 )
+from sadi_bench.results.statistics import holm
+from sadi_bench.results.table_runs import Place, Result, place_of, runs_of
 
 COLUMNS = [
-    "task", "method", "shots", "metric", "n", "n_runs", "heldout", "ci95_low", "ci95_high", "gain",
-    "p_value", "oracle", "acc", "acc_unsteered", "paper", "paper_gain", "paper_note", "judge_note",
-    "runs", "command",
+    "task", "method", "shots", "metric", "n_tasks", "n", "n_runs", "draws", "cells", "heldout",
+    "ci95_low", "ci95_high", "gain", "p_value", "p_holm", "test", "p_random", "crossfit", "oracle",
+    "auc", "auc_unsteered", "acc", "acc_unsteered", "paper", "paper_gain", "paper_note",
+    "judge_note", "runs", "left_out", "command",
 ]  # fmt: skip
-NOT_MEASURED = {"average", "xcopa_average"}
+MEASURED = ("n", "heldout", "gain", "crossfit", "oracle", "auc", "auc_unsteered", "acc",
+            "acc_unsteered")  # fmt: skip
 JUDGES = ("truthfulqa", "truthfulqa-offline")  # the paper's first
 JUDGED = ("true", "info", "true_x_info")
-CHOSEN_BY = {"exact_match": "exact_match", "toxicity": "toxicity"}
+CHOSEN_BY = {name: name for name in ("paper_match", "exact_match", "toxicity")}
 CHOSEN_BY |= dict.fromkeys(("mc1", "mc2", "mc3", *JUDGED), "mc1")
-"""A metric that the paper prints → the metric that must have chosen the cell."""
+"""What is measured for a metric of the paper → the metric that must have chosen the cell."""
 
-Result = Mapping[str, object]
 Scores = Mapping[str, Mapping[str, Mapping[str, object]]]
-
-
-class Place(NamedTuple):
-    """Say where a run belongs: what two runs must share to stand in the same row."""
-
-    task: str | None
-    shots: int
-    english_pairs: bool
-    model: str
-    metric: str
-    """That the cell was chosen by."""
-    method: str | None
-
-
-class Sizes(NamedTuple):
-    """Count a run's documents and cells."""
-
-    test: int
-    select: int
-    pairs: int
-    cells: int
 
 
 def reproduced(
@@ -59,28 +42,33 @@ def reproduced(
 ) -> pd.DataFrame:
     """Return one row for each task × metric × shots × method that a table of the paper has.
 
-    `results` are the `sadi_bench` parts of result.json by run, with `domains` (`domain_scores`) for
-    MMLU's; those count that chose their cell as `CHOSEN_BY` says. Columns as in `COLUMNS`:
-    fractions, the paper's too; `gain` is against the same run's unsteered model (of `sft`: the
-    baseline's row), `paper_gain` against what the paper prints for that. Several runs of a row
-    (seeds) are averaged, with their spread as interval. `command` is what makes a missing row, with
-    `options` behind it.
+    `results` are the `sadi_bench` parts of result.json by run, with `config`, the run's resolved
+    config, and with `domains` (`domain_scores`) for MMLU's; those count that chose their cell as
+    `CHOSEN_BY` says. Columns as in `COLUMNS`: fractions, the paper's too; `gain` is against the
+    same run's unsteered model (of `sft`: the baseline's row), `paper_gain` against what the paper
+    prints for that. Runs that differ in the seed alone are averaged, with their spread as interval;
+    so are a run's random draws. `left_out` are a row's other runs. `command` is what makes a
+    missing row, with `options` behind it.
     """
-    names = {theirs: ours for ours, theirs in METHODS.items()}
+    lines = _lines(table, paper_model(table, model))
+    methods = [_method(line) for line in lines]
     rows = []
-    for line in _lines(table, paper_model(table, model)):
-        task = "mmlu" if line.task in DOMAINS else line.task
-        method = names.get(line.method, line.method)
-        english, chosen_by = table == ENGLISH_PAIRS_TABLE, CHOSEN_BY[line.metric]
-        place = Place(task, line.shots, english, model, chosen_by, method)
-        found = _runs_of(place, line, results)
-        row = {"task": line.task, "method": line.method, "shots": line.shots, "metric": line.metric}
+    for line in lines:
+        place = _place(table, model, line)
+        scores = _candidates(place, line, results)
+        notes = {run: note for run, (_, note) in scores.items()}
+        found = runs_of(place, notes, methods, results)
+        row = dict.fromkeys(COLUMNS) | {"task": line.task, "method": line.method}
+        row |= {"shots": line.shots, "metric": line.metric}
         row |= {"paper": line.value / 100, "paper_gain": _paper_gain(line)}
         row |= {"paper_note": _paper_note(line)}
         row |= _measured([results[run] for run in found], line) if found else {}
-        row |= {"runs": " ".join(found), "command": "" if found else _command(place, line, options)}
-        rows.append(row)
-    return _with_gains_of_training(pd.DataFrame(rows, columns=COLUMNS, dtype=object))
+        row |= {"runs": " ".join(found), "left_out": " ".join(sorted({*scores} - {*found}))}
+        rows.append(row | {"command": "" if found else _command(place, line, options)})
+    frame = pd.DataFrame(rows, columns=COLUMNS, dtype=object)
+    frame = with_p_of_draws(_with_gains_of_training(frame), results)
+    frame["p_holm"] = holm(_or_none(frame["p_value"]))
+    return with_averages(table, frame)
 
 
 def paper_model(table: int, model: str) -> str:
@@ -92,10 +80,10 @@ def paper_model(table: int, model: str) -> str:
 
 
 def _lines(table: int, model: str) -> list:
-    """Return the paper's rows, tasks and metrics in its order, methods below one another."""
-    paper = paper_tables()
+    """Return the paper's rows by our metrics; tasks and metrics in its order, methods in turn."""
+    paper = _paper_rows()
     paper = paper[(paper["table"] == table) & (paper["model"] == model)]
-    paper = paper[paper["metric"].isin(CHOSEN_BY) & ~paper["task"].isin(NOT_MEASURED)]
+    paper = paper[paper["metric"].isin(CHOSEN_BY) & ~paper["task"].isin(AVERAGES)]
     tasks, metrics = (list(dict.fromkeys(paper[key])) for key in ("task", "metric"))
     return sorted(
         paper.itertuples(index=False),
@@ -103,43 +91,28 @@ def _lines(table: int, model: str) -> list:
     )
 
 
-def _runs_of(place: Place, line: object, results: Mapping[str, Result]) -> list[str]:
-    """Choose a row's runs: the most test documents, then the sizes that most methods have.
-
-    The paper's judge goes before another. Runs of different sizes, grids or judges are never
-    averaged.
-    """
-    places = {run: _place(result) for run, result in results.items()}
-    found = {
-        run: scores
-        for run, result in results.items()
-        if places[run] == place and (scores := _scores(result, line)) is not None
-    }
-    if not found:
-        return []
-    beside = {
-        (other.method, _sizes(results[run])[:-1])
-        for run, other in places.items()
-        if other[:-1] == place[:-1]
-    }
-    methods = Counter(sizes for _, sizes in beside)
-    sizes = [_sizes(results[run]) for run in found]
-    best = max(sizes, key=lambda size: (size.test, methods[size[:-1]], size))
-    notes = {run: note for run, (_, note) in found.items() if _sizes(results[run]) == best}
-    note = None if None in notes.values() else next(iter(notes.values()))
-    return [run for run in notes if notes[run] == note]
+def _paper_rows() -> pd.DataFrame:
+    paper = paper_tables()
+    ours = map(our_metric, paper["task"], paper["metric"])
+    return paper.assign(metric=list(ours))
 
 
-def _place(result: Result) -> Place:
-    names, metric = result["paper"], result["protocols"]["metric"]
-    english = bool(result.get("english_pairs"))
-    return Place(
-        names["task"], result["fewshot"], english, result["model"], metric, names["method"]
-    )
+def _method(line: object) -> str:
+    return {theirs: ours for ours, theirs in METHODS.items()}.get(line.method, line.method)
 
 
-def _sizes(result: Result) -> Sizes:
-    return Sizes(*(result["counts"].get(split, 0) for split in Sizes._fields))
+def _place(table: int, model: str, line: object) -> Place:
+    task = "mmlu" if line.task in DOMAINS else line.task
+    english, chosen_by = table == ENGLISH_PAIRS_TABLE, CHOSEN_BY[line.metric]
+    return Place(task, line.shots, english, model, chosen_by, _method(line))
+
+
+def _candidates(
+    place: Place, line: object, results: Mapping[str, Result]
+) -> dict[str, tuple[Scores, str | None]]:
+    """Return what the runs at a place measured, and their judge's note."""
+    scores = {run: _scores(each, line) for run, each in results.items() if place_of(each) == place}
+    return {run: found for run, found in scores.items() if found is not None}
 
 
 def _scores(result: Result, line: object) -> tuple[Scores, str | None] | None:
@@ -151,7 +124,7 @@ def _scores(result: Result, line: object) -> tuple[Scores, str | None] | None:
         rows = result.get("domains", {}).get(DOMAINS[line.task])
         return None if rows is None else (rows, None)
     report = result["protocols"]
-    rows = {row: report[row]["metrics"] for row in ("unsteered", "heldout", "oracle")
+    rows = {row: report[row]["metrics"] for row in ("unsteered", "heldout", "crossfit", "oracle")
             if report.get(row)}  # fmt: skip
     note = result.get("judge_note") if line.metric == "toxicity" else None
     return (rows, note) if line.metric in rows["unsteered"] else None
@@ -161,17 +134,13 @@ def _measured(results: Sequence[Result], line: object) -> dict[str, object]:
     """Read a row off its run, or average several; the unsteered model is its own held-out row."""
     scores = [_scores(result, line) for result in results]
     rows = [_one(found, line.metric) for found, _ in scores]
-    row = {"n_runs": len(rows), "judge_note": scores[0][1]}
+    row = {"n_runs": len(rows), "cells": results[0]["counts"]["cells"] - 1}
+    row |= {"judge_note": scores[0][1]}
     if len(rows) == 1:
-        return rows[0] | row
-    keys = ("n", "heldout", "gain", "oracle", "acc", "acc_unsteered")
-    known = {key: [one[key] for one in rows if one[key] is not None] for key in keys}
+        return rows[0] | row | _over_draws(results[0], line)
+    known = {key: [one[key] for one in rows if one[key] is not None] for key in MEASURED}
     row |= {key: mean(values) if values else None for key, values in known.items()}
-    row |= dict.fromkeys(("ci95_low", "ci95_high", "p_value"))
-    if len(known["heldout"]) > 1:
-        spread = stdev(known["heldout"])
-        row |= {"ci95_low": row["heldout"] - spread, "ci95_high": row["heldout"] + spread}
-    return row
+    return row | _spread(known["heldout"])
 
 
 def _one(rows: Scores, metric: str) -> dict[str, object]:
@@ -189,9 +158,37 @@ def _one(rows: Scores, metric: str) -> dict[str, object]:
         "ci95_high": high,
         "gain": gain,
         "p_value": found.get("p_value"),
-        "oracle": (oracle or {}).get(metric, {}).get("value"),
-        "acc": chosen.get("acc", {}).get("value"),
-        "acc_unsteered": unsteered.get("acc", {}).get("value"),
+        "test": found.get("test"),
+        "crossfit": _value(rows.get("crossfit"), metric),
+        "oracle": _value(oracle, metric),
+        "auc": _value(chosen, "auc", "auc_pooled"),
+        "auc_unsteered": _value(unsteered, "auc", "auc_pooled"),
+        "acc": _value(chosen, "acc"),
+        "acc_unsteered": _value(unsteered, "acc"),
+    }
+
+
+def _value(metrics: Mapping[str, Mapping] | None, *names: str) -> float | None:
+    """Return the first of several metrics that a row has."""
+    return next((metrics[name]["value"] for name in names if name in (metrics or {})), None)
+
+
+def _over_draws(result: Result, line: object) -> dict[str, object]:
+    """Return mean and spread over a run's random draws; nothing where it has none."""
+    draws = [] if line.task in DOMAINS else draws_of(result, line.metric)
+    if not draws:
+        return {}
+    before = result["protocols"]["unsteered"]["metrics"][line.metric]["value"]
+    found = {"draws": len(draws), "heldout": mean(draws), "gain": mean(draws) - before}
+    return found | {"p_value": None, "test": None} | _spread(draws)
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    if len(values) < 2:
+        return {}
+    return {
+        "ci95_low": mean(values) - stdev(values),
+        "ci95_high": mean(values) + stdev(values),
     }
 
 
@@ -211,7 +208,7 @@ def _paper_gain(line: object) -> float | None:
     before = "sft" if line.method.startswith("sft+") else "baseline"
     if line.method == before:
         return None
-    paper = paper_tables()
+    paper = _paper_rows()
     keys = ["table", "model", "task", "metric", "shots"]
     same = paper[(paper[keys] == [getattr(line, key) for key in keys]).all(axis=1)]
     values = same.set_index("method")["value"]
@@ -233,8 +230,12 @@ def _command(place: Place, line: object, options: str) -> str:
     parts += [f"finetune={finetune}"] if finetune else []
     parts += [f"task.fewshot={place.shots}"] if place.shots else []
     parts += ["task.pairs_from=english"] if place.english_pairs else []
-    parts += [f"select_by={place.metric}"]
+    parts += ["select_by=paper"]
     paper = paper_tables()
     beside = paper[(paper["table"] == line.table) & (paper["task"] == line.task)]["metric"]
     parts += ["judge=auto"] if beside.isin(JUDGED).any() else []
     return " ".join([*parts, *([options] if options else [])])
+
+
+def _or_none(values: pd.Series) -> list[float | None]:
+    return [None if pd.isna(value) else value for value in values]

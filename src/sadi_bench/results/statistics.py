@@ -7,6 +7,8 @@ document is a group of its own.
 
 from collections.abc import Iterator
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import binomtest
@@ -165,3 +167,18 @@ def _finite_vector(values: ArrayLike) -> np.ndarray:
     if not np.isfinite(values).all():
         raise ValueError(f"{(~np.isfinite(values)).sum()} of {len(values)} scores are not finite.")
     return values
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Return p-values corrected for their number by Holm's step-down rule; None stays None.
+
+    The smallest of m is multiplied by m, the next by m - 1, and so on; none is smaller than one
+    before it, and none is above 1 (Holm 1979).
+    """
+    known = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
+    corrected: list[float | None] = [None] * len(p_values)
+    largest = 0.0
+    for rank, (p, place) in enumerate(known):
+        largest = max(largest, min(1.0, (len(known) - rank) * p))
+        corrected[place] = largest
+    return corrected

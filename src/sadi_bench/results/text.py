@@ -1,6 +1,6 @@
 """Lay rows of cells out as text, and write numbers the way every table here writes them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 MAX_WIDTH = 100
 MISSING = "–"
@@ -85,6 +85,12 @@ def p_value(value: float | None) -> str:
     if value is None:
         return MISSING
     return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def seeds(config: Mapping[str, object]) -> str:
+    """Write a run's seed, and its method's where that is another."""
+    run, method = config["seed"], config["method"].get("seed")
+    return str(run) if method in (None, run) else f"{run} (method {method})"
 
 
 def parameters(params: dict[str, object]) -> str:
