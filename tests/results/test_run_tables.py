@@ -228,3 +228,9 @@ def test_the_papers_number_is_not_shown_beside_other_switches_or_prompts(result)
     assert row(table("copa", None), "unsteered", "paper match")[-1] == "76.40"
     assert "82.20" not in table("copa", None)
     assert "arXiv" not in table(None, "sadi-head")
+
+
+def test_the_released_procedure_is_labelled(result):
+    table = " ".join(run_table(changed(result, protocol="released"), RUN_DIR).split())
+    assert "protocol=released: the procedure of the paper's released code" in table
+    assert "protocol=released" not in run_table(result, RUN_DIR)

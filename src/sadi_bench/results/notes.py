@@ -26,6 +26,10 @@ TESTS = {
     "sign_flip": "sign flips",
     "sign_flip_groups": "sign flips of groups of documents that belong together",
 }
+RELEASED_NOTE = (
+    "protocol=released: the procedure of the paper's released code, in float32. The cell is chosen "
+    "on the test documents by the paper's metric; steered cells skip documents of over 700 tokens."
+)
 KEPT_NOTE = "that the select split left in the race"
 
 
@@ -40,6 +44,8 @@ def notes(ours: Mapping[str, object], rows: Mapping[str, str]) -> list[str]:
         found.append(_test_note(ours, steered))
     if "heldout" not in rows and "oracle" in rows:
         found.append("There is no split to select on, so there is no held-out result.")
+    if ours.get("protocol") == "released":
+        found.append(RELEASED_NOTE)
     for key, label in rows.items():
         if count := ours["protocols"][key]["n_nonfinite"]:
             found.append(f"{label}: {count} documents gave non-finite numbers.")

@@ -5,9 +5,7 @@ of each document; a group is resampled, and its sign flipped, as a whole. None m
 document is a group of its own.
 """
 
-from collections.abc import Iterator
-
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
