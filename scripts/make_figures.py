@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def _strengths(model: str, results: Mapping, runs: Path) -> plt.Figure | None:
-    """Draw exact match over strength: a panel a task, above ours and below the paper's."""
+    """Draw paper_match over strength: a panel a task, above ours and below the paper's."""
     found = {}
     for task, table in TABLES.items():
         rows = reproduced(table, model, results)
@@ -80,14 +80,14 @@ def _strengths(model: str, results: Mapping, runs: Path) -> plt.Figure | None:
             axis.title.set_fontsize(9)
         axes[0, column].axhline(100 * unsteered.mean(), **UNSTEERED_LINE)
     for axis in axes[:, 0]:
-        axis.set_ylabel("exact match, %")
+        axis.set_ylabel("paper_match, %")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper", frameon=False)
     return figure
 
 
 def _pairs(model: str, results: Mapping, _runs: Path) -> plt.Figure | None:
-    """Draw exact match on COPA over the number of pairs: ours held out, and the paper's."""
+    """Draw paper_match on COPA over the number of pairs: ours held out, and the paper's."""
     ours = pairs_curve(model, results)
     if ours.empty or ours["pairs"].nunique() < 2:
         return None
@@ -103,7 +103,7 @@ def _pairs(model: str, results: Mapping, _runs: Path) -> plt.Figure | None:
             axes[0].plot(rows["pairs"], oracle, ls=":", color=look["color"])
         axes[1].plot(theirs["x"], theirs["value"], label=method, **look)
     axes[0].plot([], [], color="0.4", ls=":", label="its oracle cell")
-    axes[0].set(title=f"copa, {model}, n = {ours['n'].iloc[0]}", ylabel="exact match on test, %")
+    axes[0].set(title=f"copa, {model}, n = {ours['n'].iloc[0]}", ylabel="paper_match on test, %")
     axes[1].set(title=f"paper ({PAPER_MODEL}), best cell on test; read off its plot")
     for axis in axes:
         axis.set(xlabel="contrastive pairs", xlim=(0, 1000), ylim=(-3, 103))

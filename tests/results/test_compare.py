@@ -138,4 +138,4 @@ def test_the_command_prints_a_table_that_fits(folder):
     assert "name two" in command("compare").err
     one, draws = sides(folder, "one", "draws")
     assert json.dumps(compare(one, draws, **FAST))  # plain values
-    assert "AUC" in compare_table(one, draws, compare(one, draws, **FAST))
+    assert "auc" in compare_table(one, draws, compare(one, draws, **FAST))

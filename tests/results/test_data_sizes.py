@@ -24,8 +24,8 @@ def test_shots_and_languages_are_rows_of_their_own():
     runs = {"a": run("xcopa_it"), "b": run("xcopa_it", english_pairs=True, chance=None)}
     runs |= {"c": run("sst5", fewshot=5, paper_pairs=None)}
     text = data_sizes_markdown(data_sizes("small", runs))
-    assert "| sst5, 5-shot | exact match | 300 | – | 200 | 500 | 50.0 | 40.0 [35.0, 45.0] |" in text
-    assert "| xcopa_it, English pairs | exact match | 300 | 500 | 200 | 500 | – |" in text
+    assert "| sst5, 5-shot | exact_match | 300 | – | 200 | 500 | 50.0 | 40.0 [35.0, 45.0] |" in text
+    assert "| xcopa_it, English pairs | exact_match | 300 | 500 | 200 | 500 | – |" in text
 
 
 def test_no_run_is_no_table():

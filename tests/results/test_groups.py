@@ -37,7 +37,7 @@ def test_a_document_without_a_group_is_an_error(grid):
 def test_the_table_of_groups_is_in_percent(grid):
     means = group_means(grid, docs(), "domain", {"unsteered": 0})
     assert group_table(means, "exact_match").splitlines() == [
-        "exact match by domain",
+        "exact_match by domain",
         "domain  n  unsteered %",
         "other   1        100.0",
         "stem    3         33.3",

@@ -86,9 +86,9 @@ def test_the_table_says_what_a_stranger_needs(result):
 
 def test_the_papers_number_stands_beside_paper_match_and_nothing_else(result):
     table = run_table(changed(result, task="copa", model="bloomz-7b1"), RUN_DIR)
-    assert row(table, "unsteered", "paper match")[-1] == "76.40"
-    assert row(table, "oracle cell", "paper match")[-1] == "82.20"
-    assert row(table, "held-out cell", "paper match")[-1] == "1.000"
+    assert row(table, "unsteered", "paper_match")[-1] == "76.40"
+    assert row(table, "oracle cell", "paper_match")[-1] == "82.20"
+    assert row(table, "held-out cell", "paper_match")[-1] == "1.000"
     named = [line for line in table.splitlines() if line.startswith("unsteered")]
     assert sum(line.count("76.40") for line in named) == 1
     assert "chose its cell on the test set" in table
@@ -98,7 +98,7 @@ def test_the_papers_number_stands_beside_paper_match_and_nothing_else(result):
 def test_the_paper_is_named_though_it_has_the_unsteered_number_alone(result):
     names = {"task": "boolq", "model": "llama2-7b", "method": "fixed-head"}
     table = run_table(changed(result, **names), RUN_DIR)
-    assert row(table, "unsteered", "paper match")[-1] == "70.52"
+    assert row(table, "unsteered", "paper_match")[-1] == "70.52"
     assert "arXiv 2410.12299" in table
 
 
@@ -138,7 +138,7 @@ def test_as_many_metrics_stand_side_by_side_as_fit(result):
 
 def test_an_auc_is_a_fraction_and_every_other_score_a_percentage(result):
     table = run_table(result, RUN_DIR)
-    assert re.search(r"AUC +acc after a constant %", table)
+    assert re.search(r"auc +acc_biased %", table)
     value = result["sadi_bench"]["protocols"]["unsteered"]["metrics"]["auc"]["value"]
     second = [line for line in table.splitlines() if line.startswith("unsteered")][1]
     assert f"{value:.3f}" in second
@@ -194,7 +194,7 @@ def test_a_run_without_steering_prints_one_row_and_no_p(result):
     table = run_table(
         changed(result, **only, method="none", task="copa", model="llama2-7b"), RUN_DIR
     )
-    assert "70.80" in row(table, "unsteered", "paper match")
+    assert "70.80" in row(table, "unsteered", "paper_match")
     assert "oracle" not in table
     assert "McNemar" not in table
 
@@ -224,8 +224,8 @@ def test_the_papers_number_is_not_shown_beside_other_switches_or_prompts(result)
         paper = {"task": task, "method": method}
         return run_table(changed(result, model="bloomz-7b1", paper=paper), RUN_DIR)
 
-    assert row(table("copa", "sadi-head"), "oracle cell", "paper match")[-1] == "82.20"
-    assert row(table("copa", None), "unsteered", "paper match")[-1] == "76.40"
+    assert row(table("copa", "sadi-head"), "oracle cell", "paper_match")[-1] == "82.20"
+    assert row(table("copa", None), "unsteered", "paper_match")[-1] == "76.40"
     assert "82.20" not in table("copa", None)
     assert "arXiv" not in table(None, "sadi-head")
 

@@ -187,5 +187,5 @@ def _diagnosis_notes(ours: Mapping[str, object]) -> list[str]:
     below = []
     if found.get("cells_below"):
         counted = f"{found['cells_below']} of {found['cells']}"
-        below = [f"AUC on the test documents is below the unsteered model's in {counted} cells."]
+        below = [f"auc on the test documents is below the unsteered model's in {counted} cells."]
     return [*below, found["sentence"]]

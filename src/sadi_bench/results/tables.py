@@ -69,7 +69,7 @@ def markdown_table(results: Sequence[Mapping[str, object]]) -> str:
     header = ["task", "model", "method", "shots", "n", "cells"]
     for metric in LISTED_METRICS:
         header += [f"{metric} %, unsteered", f"{metric} %, held-out", "p"]
-    header += ["auc, unsteered", "auc, held-out", "acc after a constant %, unsteered"]
+    header += ["auc, unsteered", "auc, held-out", "acc_biased %, unsteered"]
     header += ["paper_match %, oracle", "paper"]
     found = sorted((result["sadi_bench"] for result in results), key=_sort_key)
     return markdown([header, *map(_markdown_row, found)], n_text_columns=3)

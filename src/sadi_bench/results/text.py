@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 MAX_WIDTH = 100
 MISSING = "–"
 METRIC_NAMES = {
-    **{"exact_match": "exact match", "paper_match": "paper match", "true_x_info": "true × info"},
-    **{"auc": "AUC", "auc_pooled": "AUC, pooled", "acc_biased": "acc after a constant"},
+    **{"true_x_info": "true × info"},
     **{"ffn_sparsity": "FFN units switched off", "gate_open": "layers whose gate was open"},
     **{"mc1": "MC1", "mc2": "MC2", "mc3": "MC3"},
 }
