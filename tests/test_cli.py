@@ -32,7 +32,7 @@ UNKNOWN = [
     ("method=sadi", "method=sadi: unknown. Did you mean sadi-head"),
     ("experiment=smok", "experiment=smok: unknown. Did you mean smoke?"),
     ("protocol=heldut", "protocol=heldut: unknown. Did you mean heldout? Known: heldout, paper."),
-    ("method.topk=4", "method.topk: no such setting. Did you mean top_k? Known: delta, elements,"),
+    ("method.topk=4", "method.topk: no such setting. Did you mean top_k? Known: delta, draws,"),
     ("task.n_pair=3", "task.n_pair: no such setting. Did you mean n_pairs or"),
     ("task.hub.pth=x", "task.hub.pth: no such setting. Did you mean path?"),
     ("model.dtyp=x", "model.dtyp: no such setting. Did you mean dtype? Known:"),
