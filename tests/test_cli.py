@@ -35,7 +35,7 @@ UNKNOWN = [
         "protocol=heldut",
         "protocol=heldut: unknown. Did you mean heldout? Known: heldout, paper, released.",
     ),
-    ("method.topk=4", "method.topk: no such setting. Did you mean top_k? Known: delta, elements,"),
+    ("method.topk=4", "method.topk: no such setting. Did you mean top_k? Known: delta, draws,"),
     ("task.n_pair=3", "task.n_pair: no such setting. Did you mean n_pairs or"),
     ("task.hub.pth=x", "task.hub.pth: no such setting. Did you mean path?"),
     ("model.dtyp=x", "model.dtyp: no such setting. Did you mean dtype? Known:"),
