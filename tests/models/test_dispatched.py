@@ -9,6 +9,7 @@ from torch import nn
 from cases import assert_same, contrasts, requests_for, tiny_lm
 from sadi_bench.models.families import blocks_of, family_of
 from sadi_bench.models.language_model import LanguageModel
+from sadi_bench.models.self_test import self_tested
 from sadi_bench.scoring.choices import score_choices
 from sadi_bench.steering.methods.sadi import Sadi
 
@@ -23,6 +24,13 @@ def test_layers_in_two_places_score_as_in_one(name, site, tmp_path):
         for lm in (spread, whole)
     )
     assert_same(found, expected)
+
+
+@pytest.mark.parametrize("name", ["llama", "granite", "bloom"])
+def test_layers_in_two_places_pass_the_self_test(name, tmp_path):
+    whole = tiny_lm(name)
+    spread = LanguageModel(name, dispatched(whole.network, tmp_path), whole.tokenizer)
+    assert self_tested(spread) is spread
 
 
 def method(site: str) -> Sadi:
