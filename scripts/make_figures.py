@@ -1,26 +1,37 @@
-"""Draw Figures 2 and 4 of the paper from the finished runs of a folder, the paper's beside them.
+"""Draw Figures 2 to 7 of the paper from the finished runs of a folder.
 
 python scripts/make_figures.py --model smollm2-135m --runs results/runs --out results/figures
 """
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 
-from sadi_bench.results.figures import PAIRS_METHODS, pairs_curve, strength_curves
-from sadi_bench.results.loading import load_result, load_run
-from sadi_bench.results.paper import paper_figures
+from sadi_bench.results.figures import (
+    PAIRS_METHODS,
+    layer_counts,
+    overlaps,
+    pairs_curve,
+    strength_curves,
+)
+from sadi_bench.results.loading import Run, load_run
+from sadi_bench.results.paper import our_metric, paper_figures
 from sadi_bench.results.reproduction import reproduced
 from sadi_bench.results.run_dir import is_complete
+from sadi_bench.results.table_runs import result_at
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
 PAPER_MODEL = "llama2-7b-chat"
 UNSTEERED_LINE = {"color": "0.4", "ls": "--", "lw": 1, "label": "unsteered"}
+LAYERS_TASK, LAYERS_TOP = "storycloze", 100
+SITES = {"head": "heads", "neuron": "neurons", "hidden": "hidden coordinates"}
+OVERLAP_TOP = {"head": 10, "neuron": 100, "hidden": 10}
 TABLES = {"copa": 1, "storycloze": 1, "sst2": 1, "triviaqa": 3}  # where a task's run stands, too
 
 
@@ -32,15 +43,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results/figures"))
     args = parser.parse_args()
     folders = sorted(args.runs.iterdir()) if args.runs.is_dir() else []
-    results = {p.name: load_result(p)["sadi_bench"] for p in folders if is_complete(p)}
+    results = {path.name: result_at(path) for path in folders if is_complete(path)}
     models = sorted({result["model"] for result in results.values()})
     args.out.mkdir(parents=True, exist_ok=True)
     for model in [args.model] if args.model else models:
         theirs = {run: result for run, result in results.items() if result["model"] == model}
-        for number, draw in {2: _strengths, 4: _pairs}.items():
+        for name, draw in DRAWINGS.items():
             figure = draw(model, theirs, args.runs)
             if figure is not None:
-                path = args.out / f"figure{number}-{model.replace('/', '-')}.png"
+                path = args.out / f"{name}-{model.replace('/', '-')}.png"
                 figure.savefig(path, dpi=150)
                 plt.close(figure)
                 print(path)
@@ -64,7 +75,7 @@ def _strengths(model: str, results: Mapping, runs: Path) -> plt.Figure | None:
     figure, axes = plt.subplots(2, len(found), figsize=size, layout="constrained", squeeze=False)
     for column, (task, row) in enumerate(found.items()):
         grid = load_run(runs / row["runs"].split()[0]).grid
-        means, unsteered, split = strength_curves(grid)
+        means, unsteered, split = strength_curves(grid, our_metric(task, "exact_match"))
         ours = 100 * means
         theirs = paper[paper["task"] == task].pivot(index="x", columns="top_k", values="value")
         titles = (
@@ -80,7 +91,7 @@ def _strengths(model: str, results: Mapping, runs: Path) -> plt.Figure | None:
             axis.title.set_fontsize(9)
         axes[0, column].axhline(100 * unsteered.mean(), **UNSTEERED_LINE)
     for axis in axes[:, 0]:
-        axis.set_ylabel("paper_match, %")
+        axis.set_ylabel("the paper's exact match, %")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper", frameon=False)
     return figure
@@ -103,7 +114,10 @@ def _pairs(model: str, results: Mapping, _runs: Path) -> plt.Figure | None:
             axes[0].plot(rows["pairs"], oracle, ls=":", color=look["color"])
         axes[1].plot(theirs["x"], theirs["value"], label=method, **look)
     axes[0].plot([], [], color="0.4", ls=":", label="its oracle cell")
-    axes[0].set(title=f"copa, {model}, n = {ours['n'].iloc[0]}", ylabel="paper_match on test, %")
+    axes[0].set(
+        title=f"copa, {model}, n = {ours['n'].iloc[0]}",
+        ylabel="the paper's exact match on test, %",
+    )
     axes[1].set(title=f"paper ({PAPER_MODEL}), best cell on test; read off its plot")
     for axis in axes:
         axis.set(xlabel="contrastive pairs", xlim=(0, 1000), ylim=(-3, 103))
@@ -124,6 +138,84 @@ def _with_interval(axis: plt.Axes, rows: pd.DataFrame, label: str, look: dict) -
         lw=0,
     )
 
+
+def _layers_of_one_task(model: str, results: Mapping, runs: Path) -> plt.Figure | None:
+    """Draw how StoryCloze's top elements lie over the layers: a panel a granularity."""
+    return _layers(model, _element_runs(model, results, runs, [LAYERS_TASK]))
+
+
+def _layers_of_all_tasks(model: str, results: Mapping, runs: Path) -> plt.Figure | None:
+    """Draw the same, a row a task."""
+    return _layers(model, _element_runs(model, results, runs))
+
+
+def _layers(model: str, found: Mapping[str, Mapping[str, Run]]) -> plt.Figure | None:
+    tasks = list(dict.fromkeys(task for by_task in found.values() for task in by_task))
+    if not tasks:
+        return None
+    size = (10, 1.3 * len(tasks) + 1.5)
+    figure, axes = plt.subplots(
+        len(tasks), len(SITES), figsize=size, layout="constrained", squeeze=False, sharex=True
+    )
+    for column, site in enumerate(SITES):
+        for axis, task in zip(axes[:, column], tasks, strict=True):
+            if run := found[site].get(task):
+                num_layers = len(run.steering["mean_difference"])
+                counts = layer_counts(run.elements, LAYERS_TOP, num_layers)
+                axis.bar(counts.index, counts, width=0.8, color=f"C{column}")
+            axis.spines[["top", "right"]].set_visible(False)
+        axes[0, column].set_title(f"{SITES[site]}: top {LAYERS_TOP}", fontsize=9)
+        axes[-1, column].set_xlabel("layer, counted from 0")
+    for axis, task in zip(axes[:, 0], tasks, strict=True):
+        axis.set_ylabel(task, fontsize=9)
+    figure.suptitle(f"{model}: elements by layer, largest mean difference first", fontsize=10)
+    return figure
+
+
+def _overlap(model: str, results: Mapping, runs: Path) -> plt.Figure | None:
+    """Draw how many of their top elements two tasks share: a matrix a granularity."""
+    found = _element_runs(model, results, runs)
+    shown = {site: by_task for site, by_task in found.items() if len(by_task) > 1}
+    if not shown:
+        return None
+    size = (1.2 + sum(0.5 * len(by_task) + 1.1 for by_task in shown.values()), 4.6)
+    figure, axes = plt.subplots(1, len(shown), figsize=size, layout="constrained", squeeze=False)
+    for axis, (site, by_task) in zip(axes[0], shown.items(), strict=True):
+        top = OVERLAP_TOP[site]
+        matrix = overlaps({task: run.elements for task, run in by_task.items()}, top)
+        axis.imshow(matrix, cmap="Blues", vmin=0, vmax=top)
+        for (row, column), count in np.ndenumerate(matrix.to_numpy()):
+            color = "white" if count > 0.6 * top else "black"
+            axis.text(column, row, count, ha="center", va="center", color=color, fontsize=8)
+        axis.set_xticks(range(len(matrix)), matrix.columns, rotation=90, fontsize=8)
+        axis.set_yticks(range(len(matrix)), matrix.index, fontsize=8)
+        axis.set_title(f"{SITES[site]}: shared of the top {top}", fontsize=9)
+    figure.suptitle(model, fontsize=10)
+    return figure
+
+
+def _element_runs(
+    model: str, results: Mapping, runs: Path, tasks: Sequence[str] | None = None
+) -> dict[str, dict[str, Run]]:
+    """Load SADI's runs of Table 1: granularity → task → run."""
+    rows = reproduced(1, model, results)
+    rows = rows[(rows["runs"] != "") & (rows["task"].isin(tasks) if tasks else True)]
+    return {
+        site: {
+            row.task: load_run(runs / row.runs.split()[0])
+            for row in rows[rows["method"] == f"sadi-{site}"].itertuples()
+        }
+        for site in SITES
+    }
+
+
+DRAWINGS = {
+    "figure2": _strengths,
+    "figure3": _layers_of_one_task,
+    "figure4": _pairs,
+    "figure5": _overlap,
+    "figures6-7": _layers_of_all_tasks,
+}
 
 if __name__ == "__main__":
     main()

@@ -15,11 +15,12 @@ import yaml
 from sadi_bench.config import config_folder
 from sadi_bench.results.data_sizes import data_sizes, data_sizes_markdown
 from sadi_bench.results.domains import domain_scores
-from sadi_bench.results.loading import load_result, load_run
+from sadi_bench.results.loading import load_run
 from sadi_bench.results.paper import paper_tables
 from sadi_bench.results.reproduction import paper_model, reproduced
 from sadi_bench.results.reproduction_text import explained, remarks, reproduction_markdown
-from sadi_bench.results.run_dir import CONFIG, is_complete
+from sadi_bench.results.run_dir import is_complete
+from sadi_bench.results.table_runs import result_at
 from sadi_bench.results.text import seeds
 
 SIZES_TABLE = 9
@@ -92,8 +93,7 @@ def _write(name: str, frame: pd.DataFrame, text: list[str], out: Path, counted: 
 
 def _facts(path: Path) -> dict:
     """Read what the tables need of a run; its grid only where the paper prints groups (MMLU)."""
-    ours = dict(load_result(path)["sadi_bench"])
-    ours["config"] = yaml.safe_load((path / CONFIG).read_text(encoding="utf-8"))
+    ours = result_at(path)
     ours["paper_pairs"] = ours["config"]["task"].get("paper_pairs")
     if ours["paper"]["task"] == "mmlu":
         ours["domains"] = domain_scores(load_run(path))

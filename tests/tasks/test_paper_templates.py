@@ -2,6 +2,7 @@
 
 import pytest
 
+from sadi_bench.experiment import selecting_metric
 from sadi_bench.tasks.task import load_task
 
 # The paper's templates to the letter; names in braces are filled by hand below.
@@ -135,3 +136,13 @@ def test_the_two_wordings_draw_the_same_rows(own_task):
     lower, capital = ([task.rows(split)["text"] for split in ("identify", "select", "test")]
                       for task in tasks)  # fmt: skip
     assert lower == capital
+
+
+@pytest.mark.parametrize(
+    ("name", "metric"),
+    [("copa", "paper_match"), ("movie_reviews", "paper_match"), ("triviaqa", "exact_match"),
+     ("toxigen", "toxicity"), ("truthfulqa", "mc1")],
+)  # fmt: skip
+def test_select_by_paper_is_the_metric_that_the_paper_prints(own_task, name, metric):
+    task = load_task(own_task(name, "task.n_test=4"), protocol="heldout", seed=0)
+    assert selecting_metric("paper", task) == metric

@@ -5,7 +5,13 @@ A result here is the `sadi_bench` part of result.json with `config`, the run's r
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
+
+import yaml
+
+from sadi_bench.results.loading import load_result
+from sadi_bench.results.run_dir import CONFIG
 
 Result = Mapping[str, object]
 NO_SETTING = ("runs_dir", "force", "keep", "debug", "token_budget")
@@ -32,6 +38,12 @@ class Sizes(NamedTuple):
     select: int
     pairs: int
     cells: int
+
+
+def result_at(path: Path) -> dict[str, object]:
+    """Read a finished run's result and its config."""
+    config = yaml.safe_load((path / CONFIG).read_text(encoding="utf-8"))
+    return load_result(path)["sadi_bench"] | {"config": config}
 
 
 def place_of(result: Result) -> Place:
