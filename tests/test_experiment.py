@@ -252,6 +252,19 @@ def test_unsteered_values_do_not_depend_on_the_method(folder, grid):
     assert np.abs(first - second).max() < 1e-4
 
 
+def test_an_unsteered_run_does_not_depend_on_the_run_before_it(folder):
+    """In bfloat16 another run's passes round otherwise: its cell 0 has other numbers."""
+    half = ("model.dtype=bfloat16", "model.seed=7")
+    before = small_run(folder, *half, "method=none", "runs_dir=before")
+    steered = small_run(folder, *half, "runs_dir=between")
+    after = small_run(folder, *half, "method=none", "runs_dir=after")
+    alone, again = ((run.path / "grid.parquet").read_bytes() for run in (before, after))
+    assert again == alone
+    cell_0 = pd.read_parquet(steered.path / "grid.parquet").query("cell == 0")
+    numbers = pd.read_parquet(before.path / "grid.parquet")["choice_logprobs"]
+    assert not np.array_equal(np.stack(cell_0["choice_logprobs"]), np.stack(numbers))
+
+
 def test_the_papers_protocol_reports_the_oracle_alone(folder):
     found = command(
         "model=tiny-random", "task=boolq", "method.top_k=[1,3]", "method.strength=[1,5]",

@@ -181,9 +181,13 @@ def test_demonstrations_come_from_the_identify_split_alone():
     [
         ("triviaqa", "judge=auto", "judge=auto: no judge is known for task=triviaqa; choose"),
         ("triviaqa", "judge=toxigen-offline", "judge=toxigen-offline: toxigen-offline is trained"),
-        ("triviaqa", "select_by=acc", "select_by=acc: task=triviaqa measures exact_match; choose"),
+        (
+            "triviaqa",
+            "select_by=acc",
+            "select_by=acc: a cell of task=triviaqa can be chosen by exact_match",
+        ),
         ("triviaqa", "method=calibrate", "task=triviaqa: its answers differ from document to"),
-        ("triviaqa", "method=calibrate-prior", "task=triviaqa: the model writes its answers, and"),
+        ("triviaqa", "method=calibrate-prior", "method=calibrate: a side of the pairs is blank, "),
         ("triviaqa", "task.n_test_cells=0", "task.n_test_cells=0: choose at least 1, or null"),
         ("triviaqa", "task.generation_kwargs.do_sample=true", "task.generation_kwargs.do_sample"),
         ("triviaqa", "+task.generation_kwargs.do_sample=true", "task.generation_kwargs: asks for"),

@@ -14,11 +14,13 @@ from lm_eval.tasks import TaskManager
 
 from cases import plain_logits
 from sadi_bench.errors import SettingError
-from sadi_bench.scoring.generation import GenerationRequest, generate
+from sadi_bench.scoring import harness
+from sadi_bench.scoring.generation import Generated, GenerationRequest, generate
 from sadi_bench.scoring.harness import SteeredLM, evaluate_cell
 from sadi_bench.scoring.texts import headline_texts, measures, text_grid, with_fluency
+from sadi_bench.steering.grid import cells_of
 from sadi_bench.steering.intervention import UNSTEERED_MODEL
-from sadi_bench.steering.methods.calibrate import Calibrate
+from sadi_bench.steering.methods.calibrate import ChoiceBias
 from sadi_bench.tasks.spec import FileSource, OutputType, TaskSpec
 from sadi_bench.tasks.task import load_task
 from tasks.open_ended_files import write_triviaqa
@@ -103,7 +105,7 @@ def test_each_text_is_what_its_cell_writes_alone(trivia, speaker, steering):
         assert row.context == f"Question: {row.question}\nAnswer:"
         request = GenerationRequest(tuple(speaker.encode(row.context)), LENGTH, ("v",))
         (alone,) = generate(speaker, [request], intervention, [row.cell])
-        assert (row.text, row.tokens, row.finite) == dataclasses.astuple(alone[row.cell])
+        assert Generated(row.text, row.tokens, row.finite) == alone[row.cell]
     assert texts.groupby("doc_id")["text"].nunique().max() > 2, "steering must show"
 
 
@@ -124,19 +126,16 @@ def test_lm_evals_own_model_writes_the_same_and_both_count_the_same(trivia, spea
     assert counted[0] == counted[1]
 
 
-def test_the_unsteered_run_of_a_sweep_writes_nothing_again(trivia, speaker, steering, monkeypatch):
-    named = dataclasses.replace(speaker, fingerprint="the speaker")
-    _, texts = text_grid(trivia(), SteeredLM(named, steering()), everybody, None)
-    with monkeypatch.context() as patches:
-        patches.setattr("sadi_bench.scoring.harness.generate", None)  # writing would fail
-        _, unsteered = text_grid(trivia(), SteeredLM(named), everybody, None)
-    expected = texts[texts["cell"] == 0].reset_index(drop=True)
-    pd.testing.assert_frame_equal(unsteered, expected)
-
-    monkeypatch.setattr("sadi_bench.scoring.harness.generate", None)
-    other = dataclasses.replace(speaker, fingerprint="another model")
-    with pytest.raises(TypeError, match="not callable"):
-        text_grid(trivia(), SteeredLM(other), everybody, None)
+def test_the_unsteered_model_writes_anew_whatever_was_written_before(
+    trivia, speaker, steering, monkeypatch
+):
+    named, calls = dataclasses.replace(speaker, fingerprint="the speaker"), []
+    text_grid(trivia(), SteeredLM(named, steering()), everybody, None)
+    own = harness.generate
+    monkeypatch.setattr(harness, "generate", lambda *args: calls.append(args) or own(*args))
+    text_grid(trivia(), SteeredLM(named), everybody, None)
+    documents = sum(len(trivia().rows(split)) for split in ("select", "test"))
+    assert sum(len(requests) for _, requests, *_ in calls) == documents
 
 
 def test_a_judge_that_decides_is_asked_about_every_text(trivia, speaker, steering):
@@ -161,7 +160,7 @@ def test_a_cell_that_left_the_number_range_has_the_worst_score(trivia, speaker, 
 
 
 def test_answers_with_a_constant_are_refused_where_the_model_writes_them(trivia, speaker):
-    intervention = Calibrate("prior", content_free=[]).fit(speaker, [])
+    intervention = ChoiceBias(((5,),), np.zeros(1), cells_of(scale=[1.0]))
     with pytest.raises(SettingError, match="a constant an answer changes no text"):
         text_grid(trivia(), SteeredLM(speaker, intervention), everybody, None)
 

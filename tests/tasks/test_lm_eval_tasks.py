@@ -4,9 +4,12 @@ import json
 
 import pytest
 
+from sadi_bench import experiment
 from sadi_bench.errors import SettingError
+from sadi_bench.experiment import selecting_metric
 from sadi_bench.tasks.pairs import contrastive_pairs
 from sadi_bench.tasks.task import load_task
+from terminal import command
 
 PLAIN = """\
 task: {name}
@@ -23,6 +26,7 @@ metric_list:
     higher_is_better: true
 {more}
 """
+F1 = "  - metric: f1\n    aggregation: f1\n    higher_is_better: true"
 ALL = {"train": "training_split", "validation": "validation_split", "test": "test_split"}
 
 
@@ -59,6 +63,7 @@ def folder(tmp_path_factory):
     write(folder, "toy_validation_only", ("validation",))
     write(folder, "toy_generates", ALL, output_type="generate_until")
     write(folder, "toy_inside", ALL, text="right")
+    write(folder, "toy_f1", ALL, choices="[one, two, three]", more=F1)
     write(folder, "toy_no_data", ALL)
     broken = (folder / "toy_no_data.yaml").read_text().replace("train.jsonl", "absent.jsonl")
     (folder / "toy_no_data.yaml").write_text(broken)
@@ -94,6 +99,37 @@ def test_a_task_of_lm_eval_identifies_on_training_and_tests_on_test_docs(load):
 def test_the_metrics_of_this_program_join_the_tasks_own(load):
     metrics = [metric["metric"] for metric in load("toy_all").test.config.metric_list]
     assert metrics == ["acc", "acc_norm", "exact_match"]
+
+
+def test_what_is_not_one_number_a_document_chooses_no_cell(folder, monkeypatch):
+    """Said before a model is loaded: after all scoring it would be too late."""
+    monkeypatch.setattr(experiment, "load_language_model", lambda _: pytest.fail("loaded"))
+    finished = command(
+        "task=harness", "task.name=toy_f1", f"task.include_path={folder}", "model=tiny-random",
+        "task.n_pairs=4", "task.n_select=4", "task.n_test=4", "select_by=f1",
+        f"runs_dir={folder / 'runs'}",
+    )  # fmt: skip
+    assert finished.code == 2
+    assert finished.complaints == [
+        "sadi-bench: select_by=f1: a cell of task=toy_f1 can be chosen by acc, acc_norm, "
+        "exact_match, paper_match, auc, acc_biased; choose one of them, or null for the first."
+    ]
+    assert not list(folder.glob("runs/*"))
+
+
+def test_answers_that_differ_by_document_have_one_curve_and_no_constants(load):
+    differing, same = load("toy_all"), load("toy_f1")
+    assert (differing.answers, same.answers) == (None, ("one", "two", "three"))
+    for name in ("acc_norm", "paper_match", "auc_pooled"):
+        assert selecting_metric(name, differing) == name
+    for name in ("auc", "acc_biased"):
+        assert selecting_metric(name, same) == name
+        with pytest.raises(SettingError, match=f"select_by={name}: .* paper_match, auc_pooled;"):
+            selecting_metric(name, differing)
+    unselected = load("toy_f1", protocol="paper")
+    with pytest.raises(SettingError, match="select_by=acc_biased: .* paper_match, auc; choose"):
+        selecting_metric("acc_biased", unselected)
+    assert selecting_metric(None, same) == "acc"
 
 
 def test_a_text_target_becomes_an_index(load):

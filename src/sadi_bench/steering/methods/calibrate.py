@@ -157,6 +157,11 @@ class Calibrate:
                 f"{MOST_ANSWERS} get a constant each; choose a task whose choices are the same in "
                 "every document."
             )
+        if () in answers:
+            raise SettingError(
+                "method=calibrate: a side of the pairs is blank, which no constant can be added to; "
+                "choose a multiple-choice task, or another method."
+            )
         logprobs = answer_logprobs(lm, pairs, answers)
         if self.bias == "contextual":
             bias = contextual_bias(logprobs)
