@@ -26,6 +26,7 @@ from sadi_bench.results.table_runs import result_at
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.ticker import MaxNLocator
 
 PAPER_MODEL = "llama2-7b-chat"
 UNSTEERED_LINE = {"color": "0.4", "ls": "--", "lw": 1, "label": "unsteered"}
@@ -153,22 +154,29 @@ def _layers(model: str, found: Mapping[str, Mapping[str, Run]]) -> plt.Figure | 
     tasks = list(dict.fromkeys(task for by_task in found.values() for task in by_task))
     if not tasks:
         return None
-    size = (10, 1.3 * len(tasks) + 1.5)
     figure, axes = plt.subplots(
-        len(tasks), len(SITES), figsize=size, layout="constrained", squeeze=False, sharex=True
+        len(tasks),
+        len(SITES),
+        figsize=(10, 1.1 * len(tasks) + 1.7),
+        layout="constrained",
+        squeeze=False,
+        sharex=True,
+        sharey="col",
     )
-    for column, site in enumerate(SITES):
+    for column, (site, by_task) in enumerate(found.items()):
         for axis, task in zip(axes[:, column], tasks, strict=True):
-            if run := found[site].get(task):
-                num_layers = len(run.steering["mean_difference"])
+            if run := by_task.get(task):
+                num_layers, num_elements = run.steering["element_scores"].shape
                 counts = layer_counts(run.elements, LAYERS_TOP, num_layers)
                 axis.bar(counts.index, counts, width=0.8, color=f"C{column}")
+                total = f"top {LAYERS_TOP} of {num_layers * num_elements:,}"
+                axes[0, column].set_title(f"{SITES[site]}: {total}", fontsize=9)
             axis.spines[["top", "right"]].set_visible(False)
-        axes[0, column].set_title(f"{SITES[site]}: top {LAYERS_TOP}", fontsize=9)
-        axes[-1, column].set_xlabel("layer, counted from 0")
+            axis.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axes[-1, column].set_xlabel("layer, counted from 0", fontsize=9)
     for axis, task in zip(axes[:, 0], tasks, strict=True):
         axis.set_ylabel(task, fontsize=9)
-    figure.suptitle(f"{model}: elements by layer, largest mean difference first", fontsize=10)
+    figure.suptitle(f"{model}: elements in each layer, by task", fontsize=10)
     return figure
 
 
@@ -178,8 +186,9 @@ def _overlap(model: str, results: Mapping, runs: Path) -> plt.Figure | None:
     shown = {site: by_task for site, by_task in found.items() if len(by_task) > 1}
     if not shown:
         return None
-    size = (1.2 + sum(0.5 * len(by_task) + 1.1 for by_task in shown.values()), 4.6)
-    figure, axes = plt.subplots(1, len(shown), figsize=size, layout="constrained", squeeze=False)
+    largest = max(map(len, shown.values()))
+    size = (len(shown) * (0.42 * largest + 1.7), 0.42 * largest + 1.9)
+    figure, axes = plt.subplots(1, len(shown), figsize=size, layout="compressed", squeeze=False)
     for axis, (site, by_task) in zip(axes[0], shown.items(), strict=True):
         top = OVERLAP_TOP[site]
         matrix = overlaps({task: run.elements for task, run in by_task.items()}, top)
@@ -189,8 +198,8 @@ def _overlap(model: str, results: Mapping, runs: Path) -> plt.Figure | None:
             axis.text(column, row, count, ha="center", va="center", color=color, fontsize=8)
         axis.set_xticks(range(len(matrix)), matrix.columns, rotation=90, fontsize=8)
         axis.set_yticks(range(len(matrix)), matrix.index, fontsize=8)
-        axis.set_title(f"{SITES[site]}: shared of the top {top}", fontsize=9)
-    figure.suptitle(model, fontsize=10)
+        axis.set_title(f"{SITES[site]}, top {top}", fontsize=9)
+    figure.suptitle(f"{model}: elements that two tasks share", fontsize=10)
     return figure
 
 

@@ -10,6 +10,7 @@ from sadi_bench.results.domains import DOMAINS, domain_scores
 from sadi_bench.results.loading import Run
 from sadi_bench.results.reproduction import paper_model, reproduced
 from sadi_bench.results.reproduction_text import explained, remarks, reproduction_markdown
+from sadi_bench.results.text import seeds
 
 OFFLINE = "judge: trained here, not the paper's"
 
@@ -17,6 +18,7 @@ OFFLINE = "judge: trained here, not the paper's"
 def measured(value, unsteered, n, names):
     interval = {"value": value, "n": n, "ci95": [value - 0.04, value + 0.04]}
     gain = {"difference": value - unsteered, "p_value": 0.01 if value > unsteered else 0.5}
+    gain |= {"test": "mcnemar_exact"}
     return {"acc": {"value": 0.55, "n": n}} | {name: interval | gain for name in names}
 
 
@@ -357,6 +359,19 @@ def test_the_markdown_marks_gains():
     )
     assert "60.0 [56.0, 64.0] | +10.0* | 0.010 | 0.010 | 70.0 | 55.0 (55.0) | 78.80 | +8.0" in line
     assert text.count("| missing |") == 14
+
+
+def test_the_table_says_which_test_its_p_is_of():
+    grouped = run("nli")
+    grouped["protocols"]["heldout"]["metrics"]["paper_match"]["test"] = "sign_flip"
+    told = explained(reproduced(1, "small", {"r1": run(), "r2": grouped}))
+    assert "- p: of Δ (mcnemar exact or sign flip)" in told
+
+
+def test_the_methods_seed_is_shown_where_it_is_another_than_the_runs():
+    assert seeds({"seed": 3, "method": {"seed": 3}}) == "3"
+    assert seeds({"seed": 3, "method": {"kind": "none"}}) == "3"
+    assert seeds({"seed": 3, "method": {"seed": 0}}) == "3 (method 0)"
 
 
 def test_every_missing_run_is_listed_once_below_the_table():

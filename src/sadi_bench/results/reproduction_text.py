@@ -99,9 +99,7 @@ def explained(frame: pd.DataFrame) -> str:
     """Say what the columns of `reproduction_markdown` hold, as a Markdown list."""
     metrics = list(dict.fromkeys(frame["metric"]))
     choosers = [metric_name(name) for name in dict.fromkeys(CHOSEN_BY[m] for m in metrics)]
-    tests = _listed(
-        [name.replace("_", " ") for name in frame["test"].dropna().unique()] or ["none"]
-    )
+    tests = [name.replace("_", " ") for name in frame["test"].dropna().unique()]
     lines = [f"{metric_name(metric)}: {MEANINGS[metric]}" for metric in metrics]
     lines += [
         "cells: steered cells that the run scored and chose from",
