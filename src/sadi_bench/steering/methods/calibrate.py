@@ -159,8 +159,8 @@ class Calibrate:
             )
         if () in answers:
             raise SettingError(
-                "method=calibrate: a side of the pairs is blank, which no constant can be added to; "
-                "choose a multiple-choice task, or another method."
+                "method=calibrate: a side of the pairs is blank, and no constant can be added to "
+                "it; choose a multiple-choice task, or another method."
             )
         logprobs = answer_logprobs(lm, pairs, answers)
         if self.bias == "contextual":
