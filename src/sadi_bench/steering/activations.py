@@ -112,7 +112,7 @@ def prompt_activations(
         with edited(lm.network, lm.family, site, note):
             run_prefix(lm, prompts, with_last=True)
         values = torch.stack([seen[layer] for layer in range(lm.num_layers)], dim=1)
-        return _finite(lm, values)
+        return without_overflow(lm, values)
 
     numbers, found = zip(*passes(lm, pairs, read), strict=True)
     return torch.cat(found)[torch.tensor(sum(numbers, [])).argsort()]
@@ -168,12 +168,16 @@ def _read(
         run_branches(lm, prefix, layout, 1)
     layers = range(lm.num_layers)
     return {
-        site: _finite(lm, torch.stack([found[layer] for layer in layers], dim=2).float().cpu())
+        site: without_overflow(
+            lm, torch.stack([found[layer] for layer in layers], dim=2).float().cpu()
+        )
         for site, found in seen.items()
     }
 
 
-def _finite(lm: LanguageModel, activations: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+def without_overflow(
+    lm: LanguageModel, activations: Float[Tensor, "*any"]
+) -> Float[Tensor, "*any"]:
     """Refuse NaN and infinity: NaN would be ranked first, learnt from and kept in the cache."""
     if activations.isfinite().all():
         return activations

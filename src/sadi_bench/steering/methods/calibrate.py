@@ -22,7 +22,7 @@ from sadi_bench.models.layout import layout_of
 from sadi_bench.models.logits import successors_of, token_scores
 from sadi_bench.models.packing import run_branches, run_prefix
 from sadi_bench.models.shapes import Float
-from sadi_bench.steering.activations import EncodedContrast, check_finite, passes
+from sadi_bench.steering.activations import EncodedContrast, passes, without_overflow
 from sadi_bench.steering.grid import cells_of, check_choices, distance_of, numbers
 from sadi_bench.steering.intervention import Cell, Reach
 
@@ -82,7 +82,7 @@ def answer_logprobs(
         layout = layout_of(asked, branches, packed=lm.packs)
         successors = successors_of(layout, branches)
         hidden = run_branches(lm, run_prefix(lm, asked), layout, 1)
-        logprobs = token_scores(lm, hidden, successors).logprobs[:, 0].double().cpu()
+        logprobs = token_scores(lm, hidden, successors).logprobs[:, 0].cpu().double()
         sums = [
             [sum(logprobs[row, slot] for row, slot in answer) for answer in steps]
             for steps in successors.steps
@@ -91,8 +91,7 @@ def answer_logprobs(
 
     numbers, found = zip(*passes(lm, prompts, read), strict=True)
     logprobs = torch.cat(found)[torch.tensor(sum(numbers, [])).argsort()]
-    check_finite(lm, logprobs)
-    return logprobs.numpy()
+    return without_overflow(lm, logprobs).numpy()
 
 
 def contextual_bias(
