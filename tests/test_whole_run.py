@@ -88,7 +88,7 @@ def test_the_other_switches_equal_the_slow_loop(recompute):
 def test_every_cell_of_several_draws_equals_the_slow_loop(recompute, match):
     model = ModelSpec(name="tiny", pretrained="tiny-random", dtype="float32", device="cpu")
     switches = {"elements": "random", "draws": 3, "match": match}
-    report = recompute(model, tiny_random(0)[0], 2, 12, **switches)
+    report = recompute(model, *tiny_random(0), 2, 12, **switches)
     assert report["disagreements"] == []
     assert report["max_logprob_difference"] < 1e-4
     assert report["rows_checked"] == 2 * 13

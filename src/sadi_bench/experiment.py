@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import yaml
 
 from sadi_bench.errors import SettingError
@@ -26,6 +27,7 @@ from sadi_bench.results.tables import run_table
 from sadi_bench.run_log import Clock, log_to
 from sadi_bench.scoring.grid import metrics_of, score_grid
 from sadi_bench.scoring.harness import SteeredLM
+from sadi_bench.scoring.judges.base import Judge
 from sadi_bench.scoring.judges.loading import resolved_judge
 from sadi_bench.scoring.released import left_out, released_pairs, with_skipped
 from sadi_bench.scoring.texts import headline_texts, text_grid, with_fluency
@@ -87,39 +89,8 @@ def compute(config: RunConfig, method: Method, task: Task, path: Path, clock: Cl
         say(task.name, task.notes)
         judge = deciding_judge(config, task.metrics)
         clock.lap("data")
-        lm = load_language_model(config.model)
-        say(lm.name, lm.notes)
-        clock.lap("model")
-        newline = task.spec.trailing_newline == TrailingNewline.prompt
-        steered = SteeredLM(
-            lm,
-            chat=config.model.chat_template,
-            keep_newline=newline,
-            token_budget=config.token_budget,
-        )
-        template = steered.apply_chat_template if steered.chat else None
-        pairs, encoded, counts = paired(config, task, steered, template)
-        if config.finetune.kind != "none":
-            answers = [(pair.prompt, pair.positive) for pair in encoded]
-            lm = steered.lm = finetuned(config.model, config.finetune, answers, config.seed)
-            clock.lap("finetune")
-        if texts := method.content_free:
-            pairs = content_free_pairs(task, pairs, texts, seed=config.seed, chat_template=template)
-            encoded, counts["merged_pairs"] = encode_pairs(lm, pairs, newline)
-        steered.intervention = method.fit(lm, encoded)
-        clock.lap("identify")
-        lowest = not task.metrics.get(config.select_by, True)
-        race = partial(
-            cells_in_the_race,
-            metric=config.select_by,
-            count=config.task.n_test_cells,
-            lowest=lowest,
-        )
-        grid, texts = (
-            text_grid(task, steered, race, judge)
-            if task.generates
-            else (score_grid(task, steered), None)
-        )
+        steered, pairs, encoded, counts = fitted(config, method, task, clock)
+        grid, texts = scored(config, task, steered, judge)
         if config.protocol == RELEASED:
             grid = with_skipped(grid, task, steered)
             counts["skipped"] = int(grid.loc[grid["skipped"], "doc_id"].nunique())
@@ -129,20 +100,66 @@ def compute(config: RunConfig, method: Method, task: Task, path: Path, clock: Cl
         # Before choosing, which may fail; not earlier: till now force=true keeps the old result.
         run_dir.write_config(yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True))
         write_run(run_dir, task, steered, grid, pairs, encoded)
+        lowest = less_is_better(config, task)
         found = report(grid, config.select_by, metrics_of(task), config.seed, lowest=lowest)
         rows = found["protocols"]
         if task.spec.generation_kwargs and not task.generates:
             texts = headline_texts(task, steered, headline_cells(rows).values())
         result = result_of(config, method, task, steered, grid, rows, counts)
-        result["sadi_bench"] |= {**found, "paper": paper_names(plain(config))}
+        ours = {**found, "paper": paper_names(plain(config)), "code": code_of(config)}
         if texts is not None:
-            result["sadi_bench"] |= write_texts(run_dir, with_fluency(texts, steered), rows)
+            ours |= write_texts(run_dir, with_fluency(texts, steered), rows)
             clock.lap("texts")
         if judge is not None:
-            result["sadi_bench"]["judge_note"] = judge.note
+            ours["judge_note"] = judge.note
         clock.lap("report")
-        result["sadi_bench"] |= {"code": code_of(config), "seconds": clock.seconds}
+        result["sadi_bench"] |= {**ours, "seconds": clock.seconds}
         run_dir.finish(result)
+
+
+def fitted(
+    config: RunConfig, method: Method, task: Task, clock: Clock
+) -> tuple[SteeredLM, list[ContrastivePair], list[EncodedContrast], dict[str, int]]:
+    """Load the model, fine-tune it if asked, and fit the method on the task's pairs."""
+    lm = load_language_model(config.model)
+    say(lm.name, lm.notes)
+    clock.lap("model")
+    newline = task.spec.trailing_newline == TrailingNewline.prompt
+    steered = SteeredLM(
+        lm, chat=config.model.chat_template, keep_newline=newline, token_budget=config.token_budget
+    )
+    template = steered.apply_chat_template if steered.chat else None
+    pairs, encoded, counts = paired(config, task, steered, template)
+    if config.finetune.kind != "none":
+        answers = [(pair.prompt, pair.positive) for pair in encoded]
+        lm = steered.lm = finetuned(config.model, config.finetune, answers, config.seed)
+        clock.lap("finetune")
+    if texts := method.content_free:
+        pairs = content_free_pairs(task, pairs, texts, seed=config.seed, chat_template=template)
+        encoded, counts["merged_pairs"] = encode_pairs(lm, pairs, newline)
+    steered.intervention = method.fit(lm, encoded)
+    clock.lap("identify")
+    return steered, pairs, encoded, counts
+
+
+def scored(
+    config: RunConfig, task: Task, steered: SteeredLM, judge: Judge | None
+) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+    """Score every cell on every document; of written answers also return the texts."""
+    if not task.generates:
+        return score_grid(task, steered), None
+    race = partial(
+        cells_in_the_race,
+        metric=config.select_by,
+        count=config.task.n_test_cells,
+        lowest=less_is_better(config, task),
+    )
+    return text_grid(task, steered, race, judge)
+
+
+def less_is_better(config: RunConfig, task: Task) -> bool:
+    """Say whether the cell with the lowest value is the best: toxicity, for example."""
+    return not task.metrics.get(config.select_by, True)
 
 
 def paired(

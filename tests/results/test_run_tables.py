@@ -174,6 +174,7 @@ def test_a_row_of_draws_says_how_many_and_how_far_apart(result):
     heldout["draws"] = {"n": 2, "values": {"acc": [0.5, 0.7]}, "sd": {"acc": 0.1414}}
     table = " ".join(run_table(result, RUN_DIR).split())
     assert "mean of 2 random draws; acc from 50.0 to 70.0, standard deviation 14.1." in table
+    assert ", 2 draws, sd 14.1 |" in markdown_table([result])
 
 
 def test_ties_nonfinite_documents_and_a_missing_held_out_row_are_said(result):

@@ -168,6 +168,8 @@ def test_a_prompt_that_overflows_is_refused_and_makes_no_constants(reviews, kind
     with torch.no_grad():  # a letter that one of the prompts alone has
         network.get_input_embeddings().weight[tokenizer.encode("~")[0]] = torch.inf
     odd = EncodedContrast((*tokenizer.encode("~"), 5), pairs[0].positive, pairs[0].negative, 99)
-    with pytest.raises(SettingError, match=r"model\.dtype=float16: .*choose model.dtype=float32") as caught:
+    with pytest.raises(
+        SettingError, match=r"model\.dtype=float16: .*choose model.dtype=float32"
+    ) as caught:
         Calibrate(bias=kind).fit(half, [*pairs, odd])
     assert "\n" not in str(caught.value)

@@ -3,6 +3,7 @@
 import pytest
 
 from sadi_bench.experiment import selecting_metric
+from sadi_bench.settings import RunConfig
 from sadi_bench.tasks.task import load_task
 
 # The paper's templates to the letter; names in braces are filled by hand below.
@@ -145,4 +146,4 @@ def test_the_two_wordings_draw_the_same_rows(own_task):
 )  # fmt: skip
 def test_select_by_paper_is_the_metric_that_the_paper_prints(own_task, name, metric):
     task = load_task(own_task(name, "task.n_test=4"), protocol="heldout", seed=0)
-    assert selecting_metric("paper", task) == metric
+    assert selecting_metric(RunConfig(task=task.spec, select_by="paper"), task) == metric

@@ -89,6 +89,7 @@ def _markdown_row(ours: Mapping[str, object]) -> list[str]:
     for metric in LISTED_METRICS:
         unsteered, heldout = (metric_of(ours, key, metric) for key in ("unsteered", "heldout"))
         interval = f" {percent_interval(heldout['ci95'])}" if heldout.get("ci95") else ""
+        interval += _spread(ours, metric)
         row += [percent(unsteered.get("value")), percent(heldout.get("value")) + interval]
         row += [p_value(heldout.get("p_value"))]
     row += [score("auc", metric_of(ours, k, "auc").get("value")) for k in ("unsteered", "heldout")]
@@ -97,6 +98,14 @@ def _markdown_row(ours: Mapping[str, object]) -> list[str]:
     paper = paper_of(ours, "oracle" if steered else "unsteered", "paper_match")
     row += [percent(metric_of(ours, "oracle", "paper_match").get("value"))]
     return [*row, f"{paper.value:.2f}" if paper else MISSING]
+
+
+def _spread(ours: Mapping[str, object], metric: str) -> str:
+    """Say how far random draws are apart, where the row is their mean."""
+    draws = (ours["protocols"].get("heldout") or {}).get("draws")
+    if not draws or metric not in draws["sd"]:
+        return ""
+    return f", {draws['n']} draws, sd {percent(draws['sd'][metric])}"
 
 
 def _title(ours: Mapping[str, object]) -> str:
