@@ -7,6 +7,7 @@ import pytest
 
 from sadi_bench.provenance import library_versions
 from terminal import Finished, small_run, write_rows
+from text_runs import stand_alone
 
 AT_ONCE = "this run was finished before; force=true computes it again"
 OTHER_CODE = "this run was made by other code of tasks, models, steering or scoring"
@@ -21,9 +22,7 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _here(folder, monkeypatch):
-    monkeypatch.chdir(folder)
-    for name in ("SADI_BENCH_DATA", "HYDRA_FULL_ERROR"):
-        monkeypatch.delenv(name, raising=False)
+    stand_alone(folder, monkeypatch)
 
 
 def made_by(path: Path, **code) -> None:

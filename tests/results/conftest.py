@@ -6,8 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from sadi_bench.results.report import report
+
 CELLS = [(top_k, strength) for top_k in (1, 2, 10) for strength in (5.0, 15.0)]
 METRICS = ("acc", "acc_norm", "exact_match", "paper_match")
+
+
+def protocols(grid: pd.DataFrame, metric: str = "acc", **settings: object) -> dict:
+    """The rows of a grid's report."""
+    return report(grid, metric, **settings)["protocols"]
 
 
 def size_ranks(cells: list[tuple]) -> np.ndarray:

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sadi_bench.results.protocols import Protocols, protocols
+from results.conftest import protocols
+from sadi_bench.results.protocols import Protocols
 from sadi_bench.results.scored import Scored
 
 FAST = {"n_resamples": 99}

@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 
+from results.conftest import protocols
 from sadi_bench.errors import SettingError
-from sadi_bench.results.protocols import protocols
 from sadi_bench.results.strict_json import to_strict_json
 
 FAST = {"n_resamples": 99}

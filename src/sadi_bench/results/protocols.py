@@ -25,7 +25,7 @@ from sadi_bench.results.selection import (
     check_selectable,
     choose,
 )
-from sadi_bench.results.statistics import LEVEL, N_RESAMPLES
+from sadi_bench.results.statistics import LEVEL
 
 METRICS = ("acc", "acc_norm", "exact_match", "paper_match")
 STEERED = ("heldout", "heldout_abstain", "crossfit", "oracle")
@@ -41,26 +41,11 @@ ORACLE_P_VALUE_NOTE = (
 )
 
 
-def protocols(
-    grid: pd.DataFrame,
-    metric: str = "acc",
-    metrics: Sequence[str] = METRICS,
-    seed: int = 0,
-    n_resamples: int = N_RESAMPLES,
-    lowest: bool = False,
-) -> dict[str, object]:
-    """Choose by `metric` and report every metric of `metrics` that the grid has.
-
-    Of answers that are chosen among given ones also `auc` (`auc_pooled`) and `acc_biased`. A row
-    that the grid does not allow is None: without a select split, or without a steered cell. Values
-    are fractions, not percent. `lowest`: less of the metric is better.
-    """
-    scored = Scored(grid, [metric, *metrics])
-    return Protocols(scored, metric, seed, n_resamples, lowest).report()
-
-
 class Protocols:
-    """Choose the cells of every row once; `parts` says what each row is made of."""
+    """Choose the cells of every row once; `parts` says what each row is made of.
+
+    A row that the grid does not allow is absent: without a select split, or a steered cell.
+    """
 
     def __init__(
         self, scored: Scored, metric: str, seed: int, n_resamples: int, lowest: bool

@@ -25,8 +25,11 @@ def report(
 ) -> dict[str, Any]:
     """Return `protocols`, `cells`, and of chosen answers `answers` and `diagnosis`.
 
-    Arguments as of `protocols.protocols`. `cells` has one entry a cell: its parameters, its size,
-    and the value of every metric on each split where it was scored.
+    Cells are chosen by `metric`; reported is every metric of `metrics` that the grid has, and of
+    answers that are chosen among given ones `auc` (`auc_pooled`) and `acc_biased`. `lowest`: less
+    of the metric is better. A row of `protocols` that the grid does not allow is None: without a
+    select split, or without a steered cell. `cells` has one entry a cell: its parameters, its size,
+    and the value of every metric on each split where it was scored. Values are fractions.
     """
     scored = Scored(grid, [metric, *metrics])
     chosen = Protocols(scored, metric, seed, n_resamples, lowest)
