@@ -9,8 +9,7 @@ import pytest
 from cases import contrasts, in_rows, pair_rows, plain_logits, requests_for, tiny_lm
 from sadi_bench.models.families import blocks_of
 from sadi_bench.scoring.choices import score_choices
-from sadi_bench.steering.grid import cells_of
-from sadi_bench.steering.methods.calibrate import ChoiceBias
+from sadi_bench.steering.methods.calibrate import Calibrate, ChoiceBias
 from sadi_bench.steering.methods.sadi import Sadi
 from sadi_bench.tasks.metrics import paper_match
 from slow_loop import (
@@ -155,7 +154,7 @@ def assert_calibrated(lm, requests):
     changed = 0
     for request in requests:
         bias = np.array([2.0, -1.0, 3.5, 0.5])[: len(request.answers)]
-        intervention = ChoiceBias(request.answers, bias, cells_of(scale=SCALES))
+        intervention = ChoiceBias(request.answers, bias, Calibrate(scale=SCALES).grid())
         (scores,) = score_choices(lm, [request], intervention)
         for cell, scale in enumerate([0.0, *SCALES]):
             logprobs, greedy, predicted = score_calibrated(

@@ -18,9 +18,8 @@ from sadi_bench.scoring import harness
 from sadi_bench.scoring.generation import Generated, GenerationRequest, generate
 from sadi_bench.scoring.harness import SteeredLM, evaluate_cell
 from sadi_bench.scoring.texts import headline_texts, measures, text_grid, with_fluency
-from sadi_bench.steering.grid import cells_of
 from sadi_bench.steering.intervention import UNSTEERED_MODEL
-from sadi_bench.steering.methods.calibrate import ChoiceBias
+from sadi_bench.steering.methods.calibrate import Calibrate, ChoiceBias
 from sadi_bench.tasks.spec import FileSource, OutputType, TaskSpec
 from sadi_bench.tasks.task import load_task
 from tasks.open_ended_files import write_triviaqa
@@ -160,7 +159,7 @@ def test_a_cell_that_left_the_number_range_has_the_worst_score(trivia, speaker, 
 
 
 def test_answers_with_a_constant_are_refused_where_the_model_writes_them(trivia, speaker):
-    intervention = ChoiceBias(((5,),), np.zeros(1), cells_of(scale=[1.0]))
+    intervention = ChoiceBias(((5,),), np.zeros(1), Calibrate(scale=[1.0]).grid())
     with pytest.raises(SettingError, match="a constant an answer changes no text"):
         text_grid(trivia(), SteeredLM(speaker, intervention), everybody, None)
 
