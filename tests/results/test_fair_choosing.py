@@ -91,6 +91,17 @@ def test_every_draw_chooses_its_own_cell_and_the_row_is_their_mean(random_grid):
     assert "draws" not in report["unsteered"]
 
 
+def test_draws_that_abstain_are_draws(make_grid):
+    select = np.zeros((4, 7), int)
+    select[:2, 0], select[:3, 3] = 1, 1  # of three draws the second alone beats the unsteered cell
+    grid = make_grid({"select": select, "test": np.random.default_rng(0).integers(0, 2, (20, 7))})
+    abstained = protocols(draws_of(grid, 3), **FAST)["heldout_abstain"]
+    assert (abstained["cells"], abstained["draws"]["n"]) == ([0, 3, 0], 3)
+    values = [mean_of(grid, "test", cell) for cell in (0, 3, 0)]
+    assert abstained["draws"]["values"]["acc"] == pytest.approx(values)
+    assert abstained["metrics"]["acc"]["value"] == pytest.approx(np.mean(values))
+
+
 def test_one_draw_that_is_a_grid_of_its_own_needs_no_axis(random_grid):
     report = protocols(random_grid(6), **FAST)
     assert all("draws" not in report[row] for row in ("heldout", "oracle", "crossfit"))

@@ -65,7 +65,11 @@ def _choice_note(ours: Mapping[str, object], key: str) -> str:
     tied = f" ({chosen['n_tied']} tied)" if chosen.get("n_tied", 1) > 1 else ""
     cells = chosen["n_candidates"]
     if key == "heldout_abstain":
-        return f"{ROWS[key]}: {choice_words(row)}; as held-out, but the unsteered cell may win."
+        chosen_words = choice_words(row)
+        if "draws" in row:
+            n_abstained = sum(cell == 0 for cell in row["cells"])
+            chosen_words = f"the unsteered cell in {n_abstained} of {len(row['cells'])} draws"
+        return f"{ROWS[key]}: {chosen_words}; as held-out, but the unsteered cell may win."
     best = f"best {metric_name(chosen['metric'])} of {cells} cells{tied} on "
     note = "a cell for every draw; each " if "draws" in row else f"{choice_words(row)}; "
     note = f"{ROWS[key]}: {note}{best}"

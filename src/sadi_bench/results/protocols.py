@@ -57,6 +57,7 @@ class Protocols:
         self.compared = self.test if scored.skipped is None else self._kept()
         self.parts: dict[str, list[Part]] = {"unsteered": [Part(UNSTEERED, self.test, self.select)]}
         self.choices: dict[str, list[Choice]] = {}
+        self.draws: dict[str, list[object]] = {}  # the draw that each part is of; None: no draws
         if any(cell != UNSTEERED for cell in scored.cells):
             self._choose_all()
 
@@ -82,23 +83,24 @@ class Protocols:
         abstain: bool = False,
     ) -> None:
         """Choose in every fold, and for every draw, on its first documents for its last ones."""
-        self.parts[row], self.choices[row] = [], []
+        self.parts[row], self.choices[row], self.draws[row] = [], [], []
         for chosen_on, fitted_on, measured_on in folds:
             values = candidate_values(self.scored, self.metric, chosen_on, fitted_on)
             check_candidates(values, self.scored, "test" if split == "test" else "select")
             nothing = self.scored.value(self.metric, Part(UNSTEERED, chosen_on, fitted_on))
-            for some in self._by_draw(values):
+            for draw, some in self._by_draw(values).items():
                 if abstain and nothing is not None:
                     some = {UNSTEERED: nothing, **some}
                 choice = choose(self.scored, some, split, self.metric, len(chosen_on), self.lowest)
                 self.choices[row].append(choice)
+                self.draws[row].append(draw)
                 self.parts[row].append(Part(choice.cell, measured_on, fitted_on))
 
-    def _by_draw(self, values: Mapping[int, float]) -> list[dict[int, float]]:
+    def _by_draw(self, values: Mapping[int, float]) -> dict[object, dict[int, float]]:
         draws: dict[object, dict[int, float]] = {}
         for cell, value in values.items():
             draws.setdefault(self.scored.params[cell].get("draw"), {})[cell] = value
-        return list(draws.values())
+        return draws
 
     def _halves(self) -> tuple[np.ndarray, np.ndarray]:
         """Draw groups into one half until it has half of the documents.
@@ -149,9 +151,8 @@ class Protocols:
         if row == "oracle":
             found["p_value_note"] = ORACLE_P_VALUE_NOTE
             self._adjust(found["metrics"], parts)
-        n_draws = len({self.scored.params[cell].get("draw") for cell in cells if cell})
-        if row != "unsteered" and any("draw" in self.scored.params[cell] for cell in cells):
-            found["draws"] = self._draws(parts, n_draws)
+        if any(draw is not None for draw in self.draws.get(row, [])):
+            found["draws"] = self._draws(parts, self.draws[row])
         return found
 
     def _select_values(self, cell: int) -> dict[str, float | None]:
@@ -168,18 +169,18 @@ class Protocols:
                 metric, parts, candidates, found.get("p_value")
             )
 
-    def _draws(self, parts: Sequence[Part], n: int) -> dict[str, object]:
+    def _draws(self, parts: Sequence[Part], draws: Sequence[object]) -> dict[str, object]:
         """Give every draw's own value: of several folds, the mean over its documents."""
         by_draw: dict[object, list[Part]] = {}
-        for part in parts:
-            by_draw.setdefault(self.scored.params[part.cell].get("draw"), []).append(part)
+        for part, draw in zip(parts, draws, strict=True):
+            by_draw.setdefault(draw, []).append(part)
         values = {}
         for metric in self.scored.metrics:
             own = [self._value(metric, some) for some in by_draw.values()]
             if None not in own:
                 values[metric] = own
         sds = {metric: stdev(own) if len(own) > 1 else 0.0 for metric, own in values.items()}
-        return {"n": n, "values": values, "sd": sds}
+        return {"n": len(by_draw), "values": values, "sd": sds}
 
     def _value(self, metric: str, parts: Sequence[Part]) -> float | None:
         values = [self.scored.value(metric, replace(part, share=1.0)) for part in parts]
