@@ -118,6 +118,14 @@ def test_where_documents_share_a_premise_no_mcnemar_is_used(random_grid):
     assert single["ci95"] != grouped["ci95"]
 
 
+def test_documents_of_no_group_are_alone_though_both_splits_number_them_alike(random_grid):
+    grid = random_grid(7)
+    grid["group"] = "#" + grid["doc_id"].astype(str)
+    assert protocols(grid, **FAST)["crossfit"]["metrics"]["acc"]["test"] == "mcnemar_exact"
+    grid["group"] = "passage " + grid["doc_id"].astype(str)
+    assert protocols(grid, **FAST)["crossfit"]["metrics"]["acc"]["test"] == "sign_flip_groups"
+
+
 def test_a_corrected_p_value_is_never_below_the_raw_one(random_grid):
     for seed in range(8):
         grid = random_grid(seed)

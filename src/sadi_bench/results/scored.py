@@ -66,7 +66,7 @@ class Scored:
             name: self._table(grid[name].to_numpy(dtype=np.float64, na_value=np.nan), np.nan)
             for name in names
         }
-        self.groups = self._of_docs(grid, "group")
+        self.groups = self._own_groups(grid)
         self.skipped = self._of_docs(grid, "skipped").astype(bool) if "skipped" in grid else None
         self.answers: Sequence[str] | None = grid.attrs.get(ANSWERS)
         self.grid = grid
@@ -96,6 +96,17 @@ class Scored:
         values = np.empty(len(self.docs), dtype=object)
         values[self._place[0]] = grid[column].to_numpy(dtype=object)
         return values
+
+    def _own_groups(self, grid: pd.DataFrame) -> np.ndarray:
+        """Name each document's group; `#<doc_id>` says that it is alone.
+
+        Two splits may number their documents alike, so that name alone would join strangers.
+        """
+        groups = self._of_docs(grid, "group")
+        for place, (split, doc_id) in enumerate(self.docs):
+            if groups[place] == f"#{doc_id}":
+                groups[place] = f"{split} #{doc_id}"
+        return groups
 
     @cached_property
     def _choices(self) -> tuple[np.ndarray, np.ndarray]:
