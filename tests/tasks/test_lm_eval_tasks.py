@@ -7,8 +7,9 @@ import pytest
 from sadi_bench import experiment
 from sadi_bench.errors import SettingError
 from sadi_bench.experiment import selecting_metric
+from sadi_bench.settings import RunConfig
 from sadi_bench.tasks.pairs import contrastive_pairs
-from sadi_bench.tasks.task import load_task
+from sadi_bench.tasks.task import Task, load_task
 from terminal import command
 
 PLAIN = """\
@@ -117,19 +118,23 @@ def test_what_is_not_one_number_a_document_chooses_no_cell(folder, monkeypatch):
     assert not list(folder.glob("runs/*"))
 
 
+def metric_for(select_by: str | None, task: Task) -> str:
+    return selecting_metric(RunConfig(task=task.spec, select_by=select_by), task)
+
+
 def test_answers_that_differ_by_document_have_one_curve_and_no_constants(load):
     differing, same = load("toy_all"), load("toy_f1")
     assert (differing.answers, same.answers) == (None, ("one", "two", "three"))
     for name in ("acc_norm", "paper_match", "auc_pooled"):
-        assert selecting_metric(name, differing) == name
+        assert metric_for(name, differing) == name
     for name in ("auc", "acc_biased"):
-        assert selecting_metric(name, same) == name
+        assert metric_for(name, same) == name
         with pytest.raises(SettingError, match=f"select_by={name}: .* paper_match, auc_pooled;"):
-            selecting_metric(name, differing)
+            metric_for(name, differing)
     unselected = load("toy_f1", protocol="paper")
     with pytest.raises(SettingError, match="select_by=acc_biased: .* paper_match, auc; choose"):
-        selecting_metric("acc_biased", unselected)
-    assert selecting_metric(None, same) == "acc"
+        metric_for("acc_biased", unselected)
+    assert metric_for(None, same) == "acc"
 
 
 def test_a_text_target_becomes_an_index(load):
