@@ -67,17 +67,18 @@ def judge_run(path: Path, config: RunConfig) -> None:
         rows = load_texts(path, result)
         judge = judge_of(config.judge, config.task.data_dir)
         texts = pd.DataFrame(rows)
-        texts = texts[[*TEXT_KEY]].assign(**decisions(judge, texts))
+        found = decisions(judge, texts)
         ours: dict[str, Any] = result["sadi_bench"]
         cells = headline_cells(ours["protocols"])
-        found = judged_report(texts, judge.scores, cells, seed=config.seed)
+        report = judged_report(texts.assign(**found), judge.scores, cells, seed=config.seed)
         ours.setdefault(JUDGED, {})[kind] = {
             "judge": identity,
             "note": judge.note,
             "scores": list(judge.scores),
-            "rows": found,
+            "rows": report,
         }
-        run_dir.add_judged(kind, texts.to_dict("records"), result)
+        decided = texts[[*TEXT_KEY]].assign(**found)
+        run_dir.add_judged(kind, decided.to_dict("records"), result)
 
 
 def decisions(judge: Judge, texts: pd.DataFrame) -> dict[str, np.ndarray]:

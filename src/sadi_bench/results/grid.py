@@ -39,31 +39,6 @@ def cell_parameters(grid: pd.DataFrame) -> dict[int, dict[str, object]]:
     return parameters | {UNSTEERED: {}}
 
 
-def score_matrix(grid: pd.DataFrame, split: str, metric: str) -> pd.DataFrame:
-    """Return the scores of one split as a table, `[docs, cell]`, sorted by both.
-
-    Raises:
-        ValueError: a cell lacks a document that another has, or has it twice; comparisons between
-            cells would no longer be about the same documents.
-    """
-    rows = grid.loc[grid["split"] == split, ["doc_id", "cell", metric]]
-    docs, doc_codes = np.unique(rows["doc_id"].to_numpy(), return_inverse=True)
-    cells, cell_codes = np.unique(rows["cell"].to_numpy(), return_inverse=True)
-    positions = doc_codes * len(cells) + cell_codes
-    if len(np.unique(positions)) != len(rows) or len(rows) != len(docs) * len(cells):
-        raise ValueError(
-            f"The {split} split has {len(rows)} rows for {len(docs)} documents × {len(cells)} "
-            f"cells = {len(docs) * len(cells)}: every cell needs every document once."
-        )
-    scores = np.empty(len(rows), dtype=np.float64)
-    scores[positions] = rows[metric].to_numpy(dtype=np.float64, na_value=np.nan)
-    return pd.DataFrame(
-        scores.reshape(len(docs), len(cells)),
-        index=pd.Index(docs, name="doc_id"),
-        columns=pd.Index(cells, name="cell"),
-    )
-
-
 def measured(grid: pd.DataFrame, metrics: Iterable[str]) -> list[str]:
     """Keep the metrics that the grid has any value of; a text task has no acc, for example."""
     return [name for name in metrics if name in grid.columns and grid[name].notna().any()]
@@ -76,12 +51,6 @@ def check_measured(grid: pd.DataFrame, metric: str) -> None:
         raise SettingError(
             f"select_by={metric}: not measured for this task; measured: {', '.join(others)}."
         )
-
-
-def nonfinite_counts(grid: pd.DataFrame, split: str) -> pd.Series:
-    """Count the documents of one split whose log-probabilities were not finite, by cell."""
-    rows = grid.loc[grid["split"] == split]
-    return (~rows["finite"].astype(bool)).groupby(rows["cell"]).sum()
 
 
 def _plain(value: object) -> object:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from sadi_bench.results.grid import score_matrix
+from sadi_bench.results.scored import Scored
 from sadi_bench.results.text import aligned, metric_name, percent
 
 ALL = "all"
@@ -28,7 +28,8 @@ def group_means(
         ValueError: a scored document is not in `docs`, or has no group.
     """
     group_of = {doc["doc_id"]: doc.get(column) for doc in docs if doc["split"] == split}
-    scores = score_matrix(grid, split, metric)[list(cells.values())].set_axis(list(cells), axis=1)
+    scores = Scored(grid, [metric]).matrix(split, metric)
+    scores = scores[list(cells.values())].set_axis(list(cells), axis=1)
     groups = pd.Series(
         [group_of.get(doc) for doc in scores.index], index=scores.index, dtype=object
     )

@@ -147,6 +147,12 @@ class Scored:
             return list(self._metrics)
         return [*self._metrics, *((AUC, BIASED) if self.answers else (POOLED_AUC,))]
 
+    def matrix(self, split: str, metric: str) -> pd.DataFrame:
+        """Return a metric's scores on one split as a table, `[doc_id, cell]`."""
+        docs = self.on(split)
+        index = self.docs[docs].get_level_values("doc_id")
+        return pd.DataFrame(self._metrics[metric][docs], index=index, columns=self.cells)
+
     def on(self, split: str) -> np.ndarray:
         """Positions of a split's documents."""
         return np.flatnonzero(self.splits == split)
