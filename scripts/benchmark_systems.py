@@ -86,7 +86,7 @@ class _Bench:
 
     def requests(self) -> list[list[tuple[tuple[int, ...], tuple[int, ...]]]]:
         """Tokenise every document's prompt with each of its choices."""
-        from sadi_bench.scoring.grid import requests_by_doc
+        from sadi_bench.scoring.frame import requests_by_doc
 
         self.task.test.build_all_requests(rank=0, world_size=1)
         found = []
@@ -196,8 +196,8 @@ def _released(bench: _Bench) -> float:
 
 def _ours(bench: _Bench) -> float:
     """(d) Every document's metrics in every cell."""
-    from sadi_bench.scoring.grid import score_grid
-    from sadi_bench.scoring.harness import SteeredLM
+    from sadi_bench.scoring.bridge import SteeredLM
+    from sadi_bench.scoring.frame import score_grid
 
     steered = SteeredLM(bench.lm, bench.intervention, keep_newline=bench.keep_newline)
     score_grid(bench.task, steered)

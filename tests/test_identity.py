@@ -145,7 +145,7 @@ JUDGED = {
         ("tasks/recipe.py", set(JUDGED)),
         ("models/packing.py", set(JUDGED)),
         ("steering/methods/sadi.py", set(JUDGED)),
-        ("scoring/grid.py", set(JUDGED)),
+        ("scoring/frame.py", set(JUDGED)),
         ("scoring/judges/offline.py", {"decides"}),
     ],
 )

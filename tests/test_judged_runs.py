@@ -10,9 +10,9 @@ import pytest
 
 from sadi_bench.judging import decisions
 from sadi_bench.models import loading
-from sadi_bench.results.loading import load_run
+from sadi_bench.results.reading import load_run
 from sadi_bench.scoring.judges.base import Generation
-from sadi_bench.scoring.judges.loading import judge_of
+from sadi_bench.scoring.judges.choosing import judge_of
 from sadi_bench.scoring.judges.spec import JudgeSpec
 from scoring.judges.judge_cases import write_annotated
 from tasks.open_ended_files import write_toxigen

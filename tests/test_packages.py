@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from sadi_bench.downloads.packages import cache_folder, fetch_package
 from sadi_bench.errors import SettingError
-from sadi_bench.packages import cache_folder, fetch_package
 
 WHEEL = "toy_words-1.0-py3-none-any.whl"
 BACKEND = """\
@@ -122,7 +122,7 @@ def test_a_cache_that_cannot_be_written_names_its_setting(index, tmp_path, monke
 def test_two_processes_at_once_both_get_the_file(index):
     digest = _sha256(index / WHEEL)
     code = (
-        "from sadi_bench.packages import fetch_package\n"
+        "from sadi_bench.downloads.packages import fetch_package\n"
         f"print(fetch_package('toy-words==1.0', sha256='{digest}', binary=True))"
     )
     both = [

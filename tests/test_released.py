@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from sadi_bench.models.tiny_random import byte_tokenizer
-from sadi_bench.results.loading import load_run
+from sadi_bench.results.reading import load_run
 from sadi_bench.settings import RunConfig
 from tasks.open_ended_files import write_triviaqa
 from terminal import Finished, command

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from sadi_bench.models.tiny_random import byte_tokenizer
-from sadi_bench.results.loading import load_run
+from sadi_bench.results.reading import load_run
 from sadi_bench.results.selection import select_cell
 from sadi_bench.tasks.metrics import normalised_answer
 from tasks.open_ended_files import write_triviaqa

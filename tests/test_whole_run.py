@@ -9,10 +9,10 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from sadi_bench.downloads.packages import cache_folder
 from sadi_bench.experiment import run
 from sadi_bench.models.spec import ModelSpec
 from sadi_bench.models.tiny_random import tiny_random
-from sadi_bench.packages import cache_folder
 from sadi_bench.settings import RunConfig
 from sadi_bench.steering.methods.sadi import Sadi
 from sadi_bench.tasks.spec import FileSource, TaskSpec

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sadi_bench.results.loading import load_run
+from sadi_bench.results.reading import load_run
 from scoring.judges.judge_cases import sentences, write_annotated, write_judged
 from tasks.open_ended_files import write_toxigen, write_triviaqa, write_truthfulqa
 from terminal import Finished, command

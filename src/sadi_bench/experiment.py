@@ -17,18 +17,18 @@ from sadi_bench.judging import check_judge, deciding_judge, judge_run
 from sadi_bench.models.finetune import finetuned
 from sadi_bench.models.loading import load_language_model, resolved
 from sadi_bench.record import headline_cells, result_of, write_run, write_texts
-from sadi_bench.results.loading import load_result
 from sadi_bench.results.paper import paper_metric
 from sadi_bench.results.paper.matching import paper_names
+from sadi_bench.results.reading import load_result
 from sadi_bench.results.report import report
 from sadi_bench.results.run_dir import is_complete, writing_run
 from sadi_bench.results.selection import cells_in_the_race
 from sadi_bench.results.tables import run_table
 from sadi_bench.run_log import Clock, log_to
-from sadi_bench.scoring.grid import metrics_of, score_grid
-from sadi_bench.scoring.harness import SteeredLM
+from sadi_bench.scoring.bridge import SteeredLM
+from sadi_bench.scoring.frame import metrics_of, score_grid
 from sadi_bench.scoring.judges.base import Judge
-from sadi_bench.scoring.judges.loading import resolved_judge
+from sadi_bench.scoring.judges.choosing import resolved_judge
 from sadi_bench.scoring.released import left_out, released_pairs, with_skipped
 from sadi_bench.scoring.texts import headline_texts, text_grid, with_fluency
 from sadi_bench.settings import RunConfig

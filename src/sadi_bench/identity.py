@@ -9,7 +9,7 @@ from typing import Any
 
 from sadi_bench.models.loading import folder_fingerprint
 from sadi_bench.provenance import PACKAGE, library_versions, source_digest
-from sadi_bench.scoring.judges.loading import judge_fingerprint
+from sadi_bench.scoring.judges.choosing import judge_fingerprint
 from sadi_bench.settings import RunConfig
 from sadi_bench.steering.methods import method_of
 

@@ -16,10 +16,10 @@ from sadi_bench.identity import departures
 from sadi_bench.provenance import source_digest
 from sadi_bench.record import headline_cells
 from sadi_bench.results.judged import judged_report
-from sadi_bench.results.loading import TEXT_KEY, load_result, load_texts
+from sadi_bench.results.reading import TEXT_KEY, load_result, load_texts
 from sadi_bench.results.run_dir import writing_run
 from sadi_bench.scoring.judges.base import WORST, Generation, Judge
-from sadi_bench.scoring.judges.loading import judge_fingerprint, judge_of
+from sadi_bench.scoring.judges.choosing import judge_fingerprint, judge_of
 from sadi_bench.settings import RunConfig
 from sadi_bench.tasks.spec import OutputType
 

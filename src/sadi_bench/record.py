@@ -21,8 +21,8 @@ import sadi_bench
 from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.results.groups import group_means
 from sadi_bench.results.run_dir import RunDir
-from sadi_bench.scoring.grid import requests_by_doc, scored_splits
-from sadi_bench.scoring.harness import SteeredLM, evaluate_cell
+from sadi_bench.scoring.bridge import SteeredLM, evaluate_cell
+from sadi_bench.scoring.frame import requests_by_doc, scored_splits
 from sadi_bench.scoring.texts import measures
 from sadi_bench.settings import RunConfig
 from sadi_bench.steering.activations import EncodedContrast

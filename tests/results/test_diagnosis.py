@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sadi_bench.results.answers import answer_report
+from sadi_bench.results.answer_shares import answer_report
 from sadi_bench.results.diagnosis import diagnosis
 from sadi_bench.results.protocols import Protocols
 from sadi_bench.results.report import report

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 
 from sadi_bench.results.domains import DOMAINS, domain_scores
-from sadi_bench.results.loading import Run
+from sadi_bench.results.formatting import seeds
+from sadi_bench.results.reading import Run
 from sadi_bench.results.reproduction import paper_model, reproduced
 from sadi_bench.results.reproduction_text import explained, remarks, reproduction_markdown
-from sadi_bench.results.text import seeds
 
 OFFLINE = "judge: trained here, not the paper's"
 

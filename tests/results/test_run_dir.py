@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from sadi_bench.errors import SettingError
-from sadi_bench.results.loading import load_result, load_run
+from sadi_bench.results.reading import load_result, load_run
 from sadi_bench.results.run_dir import is_complete, writing_run
 
 RESULT = {"results": {"copa": {"acc,none": float("nan")}}, "sadi_bench": {"task": "copa"}}
@@ -249,7 +249,7 @@ def test_what_is_computed_again_has_not_been_judged(written, grid):
 
 JUDGING = """
 import os
-from sadi_bench.results.loading import load_result
+from sadi_bench.results.reading import load_result
 result = load_result(sys.argv[1] + "/abc")
 result["sadi_bench"]["judged"] = {"mild": {"note": sys.argv[2]}}
 rows = [{"split": "test", "doc_id": 3, "cell": 0, "true": 0.0, "padding": sys.argv[2]}]

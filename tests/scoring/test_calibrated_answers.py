@@ -7,8 +7,8 @@ import torch
 from sadi_bench.errors import SettingError
 from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.models.tiny_random import tiny_random
-from sadi_bench.scoring.grid import requests_by_doc, score_grid
-from sadi_bench.scoring.harness import SteeredLM, evaluate_cell
+from sadi_bench.scoring.bridge import SteeredLM, evaluate_cell
+from sadi_bench.scoring.frame import requests_by_doc, score_grid
 from sadi_bench.steering.activations import EncodedContrast
 from sadi_bench.steering.contrast import encode_pairs
 from sadi_bench.steering.methods.calibrate import Calibrate, contextual_bias, prior_bias

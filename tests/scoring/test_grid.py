@@ -11,8 +11,8 @@ from cases import in_rows
 from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.models.tiny_random import tiny_random
 from sadi_bench.results.grid import parameter_columns
-from sadi_bench.scoring.grid import METRICS, requests_by_doc, score_grid
-from sadi_bench.scoring.harness import SteeredLM, evaluate_cell
+from sadi_bench.scoring.bridge import SteeredLM, evaluate_cell
+from sadi_bench.scoring.frame import METRICS, requests_by_doc, score_grid
 from sadi_bench.steering.intervention import UNSTEERED_MODEL
 from slow_loop import matches
 

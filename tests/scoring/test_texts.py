@@ -14,9 +14,9 @@ from lm_eval.tasks import TaskManager
 
 from cases import plain_logits
 from sadi_bench.errors import SettingError
-from sadi_bench.scoring import harness
+from sadi_bench.scoring import bridge
+from sadi_bench.scoring.bridge import SteeredLM, evaluate_cell
 from sadi_bench.scoring.generation import Generated, GenerationRequest, generate
-from sadi_bench.scoring.harness import SteeredLM, evaluate_cell
 from sadi_bench.scoring.texts import headline_texts, measures, text_grid, with_fluency
 from sadi_bench.steering.intervention import UNSTEERED_MODEL
 from sadi_bench.steering.methods.calibrate import Calibrate, ChoiceBias
@@ -130,8 +130,8 @@ def test_the_unsteered_model_writes_anew_whatever_was_written_before(
 ):
     named, calls = dataclasses.replace(speaker, fingerprint="the speaker"), []
     text_grid(trivia(), SteeredLM(named, steering()), everybody, None)
-    own = harness.generate
-    monkeypatch.setattr(harness, "generate", lambda *args: calls.append(args) or own(*args))
+    own = bridge.generate
+    monkeypatch.setattr(bridge, "generate", lambda *args: calls.append(args) or own(*args))
     text_grid(trivia(), SteeredLM(named), everybody, None)
     documents = sum(len(trivia().rows(split)) for split in ("select", "test"))
     assert sum(len(requests) for _, requests, *_ in calls) == documents

@@ -5,8 +5,8 @@ import pytest
 
 from cases import contrasts, tiny_lm
 from sadi_bench.results.selection import select_cell
-from sadi_bench.scoring.grid import with_parameters
-from sadi_bench.scoring.harness import SteeredLM
+from sadi_bench.scoring.bridge import SteeredLM
+from sadi_bench.scoring.frame import with_parameters
 from sadi_bench.steering.intervention import Cell
 from sadi_bench.steering.methods.caa import Caa
 from sadi_bench.steering.methods.calibrate import Calibrate

@@ -158,7 +158,7 @@ def test_an_unknown_split_of_the_hub_is_one_line_too(compose_task, own_task, tmp
 def test_an_unreachable_hub_fails_without_retrying():
     code = (
         "from sadi_bench.tasks.spec import HubSource\n"
-        "from sadi_bench.tasks.hub import hub_rows\n"
+        "from sadi_bench.tasks.hub_rows import hub_rows\n"
         "from sadi_bench.errors import SettingError\n"
         "try: hub_rows('boolq', HubSource(path='google/boolq'), ['train'])\n"
         "except SettingError as error: print(error)\n"

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import sadi_bench
+from sadi_bench.downloads.packages import cache_folder
 from sadi_bench.errors import SettingError
 from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.models.loading import (
@@ -24,7 +25,6 @@ from sadi_bench.models.loading import (
     resolved,
 )
 from sadi_bench.models.spec import FinetuneSpec, ModelSpec
-from sadi_bench.packages import cache_folder
 
 log = logging.getLogger(__name__)
 Example = tuple[Sequence[int], Sequence[int]]

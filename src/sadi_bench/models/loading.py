@@ -15,8 +15,8 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
+from sadi_bench.downloads.hub import hub_answers, hub_silence
 from sadi_bench.errors import SettingError
-from sadi_bench.hub import hub_answers, hub_silence
 from sadi_bench.models.families import family_of
 from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.models.packaged import packaged_model

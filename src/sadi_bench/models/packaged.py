@@ -9,9 +9,9 @@ from tempfile import TemporaryDirectory
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from sadi_bench.downloads.packages import cache_folder, fetch_package
 from sadi_bench.errors import SettingError
 from sadi_bench.models.spec import PackagedModel
-from sadi_bench.packages import cache_folder, fetch_package
 
 log = logging.getLogger(__name__)
 

@@ -7,13 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from sadi_bench.errors import SettingError
-from sadi_bench.results.loading import Run, load_run
-from sadi_bench.results.protocols import METRICS, STEERED
-from sadi_bench.results.rows import Measurer, paired_areas, paired_means
-from sadi_bench.results.run_dir import is_complete
-from sadi_bench.results.scored import CURVES, Part, Scored
-from sadi_bench.results.statistics import N_RESAMPLES, random_draw_p_value
-from sadi_bench.results.text import (
+from sadi_bench.results.formatting import (
     aligned,
     metric_name,
     p_value,
@@ -22,6 +16,12 @@ from sadi_bench.results.text import (
     score_interval,
     unit,
 )
+from sadi_bench.results.protocols import METRICS, STEERED
+from sadi_bench.results.reading import Run, load_run
+from sadi_bench.results.rows import Measurer, paired_areas, paired_means
+from sadi_bench.results.run_dir import is_complete
+from sadi_bench.results.scored import CURVES, Part, Scored
+from sadi_bench.results.statistics import N_RESAMPLES, random_draw_p_value
 
 ROWS = ("unsteered", *STEERED)
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from sadi_bench.results.text import MISSING, markdown, metric_name, percent, percent_interval
+from sadi_bench.results.formatting import MISSING, markdown, metric_name, percent, percent_interval
 
 SIZES = ("pairs", "select", "test")
 

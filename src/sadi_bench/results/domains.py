@@ -3,7 +3,7 @@
 import pandas as pd
 
 from sadi_bench.results.judged import judged_report
-from sadi_bench.results.loading import Run
+from sadi_bench.results.reading import Run
 
 DOMAINS = {
     "mmlu_humanities": "humanities",

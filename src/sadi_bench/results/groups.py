@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from sadi_bench.results.formatting import aligned, metric_name, percent
 from sadi_bench.results.scored import Scored
-from sadi_bench.results.text import aligned, metric_name, percent
 
 ALL = "all"
 

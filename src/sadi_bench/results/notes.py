@@ -3,14 +3,7 @@
 import textwrap
 from collections.abc import Mapping
 
-from sadi_bench.results.run_facts import (
-    ROWS,
-    choice_words,
-    metric_of,
-    paper_of,
-    shown_metrics,
-)
-from sadi_bench.results.text import (
+from sadi_bench.results.formatting import (
     MAX_WIDTH,
     MISSING,
     metric_name,
@@ -19,6 +12,13 @@ from sadi_bench.results.text import (
     score_difference,
     score_interval,
     unit,
+)
+from sadi_bench.results.run_facts import (
+    ROWS,
+    choice_words,
+    metric_of,
+    paper_of,
+    shown_metrics,
 )
 
 TESTS = {

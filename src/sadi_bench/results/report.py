@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from sadi_bench.results.answers import answer_report
+from sadi_bench.results.answer_shares import answer_report
 from sadi_bench.results.diagnosis import diagnosis
 from sadi_bench.results.grid import UNSTEERED
 from sadi_bench.results.protocols import METRICS, Protocols

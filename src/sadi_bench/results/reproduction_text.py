@@ -5,8 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import pandas as pd
 
 from sadi_bench.results.averages import AVERAGES
-from sadi_bench.results.reproduction import CHOSEN_BY, JUDGED
-from sadi_bench.results.text import (
+from sadi_bench.results.formatting import (
     MISSING,
     markdown,
     metric_name,
@@ -14,6 +13,7 @@ from sadi_bench.results.text import (
     percent,
     percent_interval,
 )
+from sadi_bench.results.reproduction import CHOSEN_BY, JUDGED
 
 SIGNIFICANT = 0.05
 LESS_IS_BETTER = "less is better"

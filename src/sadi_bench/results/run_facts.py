@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
+from sadi_bench.results.formatting import parameters
 from sadi_bench.results.paper import PaperValue, paper_value
-from sadi_bench.results.text import parameters
 
 SHOWN_METRICS = ("acc", "paper_match", "auc", "auc_pooled", "acc_biased")
 ROWS = {

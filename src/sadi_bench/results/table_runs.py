@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import yaml
 
-from sadi_bench.results.loading import load_result
+from sadi_bench.results.reading import load_result
 from sadi_bench.results.run_dir import CONFIG
 
 Result = Mapping[str, object]

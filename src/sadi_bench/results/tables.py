@@ -10,16 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from sadi_bench.results.groups import group_table
-from sadi_bench.results.notes import notes, wrapped
-from sadi_bench.results.run_facts import (
-    ROWS,
-    metric_of,
-    paper_of,
-    parameters_of,
-    shown_metrics,
-)
-from sadi_bench.results.text import (
+from sadi_bench.results.formatting import (
     MAX_WIDTH,
     MISSING,
     aligned,
@@ -33,7 +24,16 @@ from sadi_bench.results.text import (
     side_by_side,
     unit,
 )
-from sadi_bench.results.writing import judged_table, texts_table
+from sadi_bench.results.groups import group_table
+from sadi_bench.results.notes import notes, wrapped
+from sadi_bench.results.run_facts import (
+    ROWS,
+    metric_of,
+    paper_of,
+    parameters_of,
+    shown_metrics,
+)
+from sadi_bench.results.text_tables import judged_table, texts_table
 
 FEW_GROUPS = 15
 FEW_ANSWERS, LONGEST_ANSWER = 6, 14

@@ -9,8 +9,8 @@ import pandas as pd
 from lm_eval.api.instance import Instance
 
 from sadi_bench.errors import SettingError
-from sadi_bench.scoring.grid import requests_by_doc, scored_splits
-from sadi_bench.scoring.harness import SteeredLM
+from sadi_bench.scoring.bridge import SteeredLM
+from sadi_bench.scoring.frame import requests_by_doc, scored_splits
 from sadi_bench.steering.activations import EncodedContrast
 from sadi_bench.steering.contrast import encode_pairs
 from sadi_bench.tasks.pairs import ContrastivePair, as_released

@@ -8,10 +8,10 @@ import pandas as pd
 from lm_eval.api.task import Task as HarnessTask
 
 from sadi_bench.errors import SettingError
+from sadi_bench.scoring.bridge import SteeredLM, evaluate_cell
 from sadi_bench.scoring.choices import ChoiceRequest, score_choices
+from sadi_bench.scoring.frame import requests_by_doc, scored_splits, with_parameters
 from sadi_bench.scoring.generation import Generated
-from sadi_bench.scoring.grid import requests_by_doc, scored_splits, with_parameters
-from sadi_bench.scoring.harness import SteeredLM, evaluate_cell
 from sadi_bench.scoring.judges.base import Generation, Judge
 from sadi_bench.steering.intervention import UNSTEERED_MODEL, AnswerBias
 from sadi_bench.tasks.task import DOC_ID, GROUP, Task

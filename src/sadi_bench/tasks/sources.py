@@ -8,9 +8,9 @@ import tarfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sadi_bench.downloads.packages import fetch_package
 from sadi_bench.errors import SettingError
-from sadi_bench.packages import fetch_package
-from sadi_bench.tasks.hub import hub_rows
+from sadi_bench.tasks.hub_rows import hub_rows
 from sadi_bench.tasks.readers import READERS, chosen_reader
 from sadi_bench.tasks.records import BrokenRow, Row
 from sadi_bench.tasks.spec import FileSource, HubSource, PackageSource, PairsFrom, TaskSpec

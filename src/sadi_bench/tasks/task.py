@@ -12,8 +12,8 @@ import datasets
 from lm_eval.api.task import ConfigurableTask
 
 from sadi_bench.errors import SettingError, unknown_name
+from sadi_bench.tasks.catalogue import harness_rows
 from sadi_bench.tasks.checks import check_fewshot, check_sides, check_spec
-from sadi_bench.tasks.harness import harness_rows
 from sadi_bench.tasks.metrics import METRICS, TRUE_ANSWERS
 from sadi_bench.tasks.quiet import quiet_libraries
 from sadi_bench.tasks.recipe import Doc, Recipe

@@ -14,8 +14,8 @@ def nothing_of_the_users(tmp_path, monkeypatch):
     monkeypatch.setenv("SADI_BENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("SADI_BENCH_DATA", raising=False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("sadi_bench.scoring.judges.loading.hub_answers", lambda: False)
-    monkeypatch.setattr("sadi_bench.scoring.judges.sources.hub_answers", lambda: False)
+    monkeypatch.setattr("sadi_bench.scoring.judges.choosing.hub_answers", lambda: False)
+    monkeypatch.setattr("sadi_bench.scoring.judges.origins.hub_answers", lambda: False)
 
 
 @pytest.fixture(scope="session")

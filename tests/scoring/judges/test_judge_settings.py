@@ -9,8 +9,8 @@ import yaml
 from judge_cases import sentences, write_annotated, write_judged
 
 from sadi_bench.errors import SettingError
-from sadi_bench.scoring.judges import loading, sources
-from sadi_bench.scoring.judges.loading import judge_fingerprint, judge_of, resolved_judge
+from sadi_bench.scoring.judges import choosing
+from sadi_bench.scoring.judges.choosing import judge_fingerprint, judge_of, resolved_judge
 from sadi_bench.scoring.judges.spec import HEEDED, JudgeSpec
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "judge"
@@ -95,7 +95,7 @@ def test_auto_is_the_papers_judge_where_its_folder_is_there(bert, two_judges):
 
 
 def test_auto_fetches_hatebert_from_the_hub_but_no_7b_judges_without_a_gpu(folders, monkeypatch):
-    for module in (loading, sources):
+    for module in (choosing, origins):
         monkeypatch.setattr(module, "hub_answers", lambda: True)
     spec = JudgeSpec("auto", **PAPERS, device="cpu")
     assert resolved_judge(spec, "toxigen").pretrained == "tomh/toxigen_hatebert"

@@ -14,7 +14,7 @@ from judge_cases import TEXTS, asked, sentences, write_annotated, write_judged
 from sadi_bench.errors import SettingError
 from sadi_bench.scoring.judges import offline
 from sadi_bench.scoring.judges.base import Judge
-from sadi_bench.scoring.judges.loading import judge_of
+from sadi_bench.scoring.judges.choosing import judge_of
 from sadi_bench.scoring.judges.offline import LabelledText, OfflineJudge, fitted, measured
 from sadi_bench.scoring.judges.spec import JudgeSpec
 from sadi_bench.scoring.judges.toxigen_offline import plain_text, read_annotated

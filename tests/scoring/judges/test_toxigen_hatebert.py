@@ -11,7 +11,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from far_device import FarDevice
 from sadi_bench.errors import SettingError
 from sadi_bench.scoring.judges.base import Judge, empty
-from sadi_bench.scoring.judges.loading import judge_of, resolved_judge
+from sadi_bench.scoring.judges.choosing import judge_of, resolved_judge
 from sadi_bench.scoring.judges.spec import JudgeSpec
 from sadi_bench.scoring.judges.toxigen_hatebert import HateBert
 

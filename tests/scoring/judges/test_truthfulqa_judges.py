@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from sadi_bench.errors import SettingError
 from sadi_bench.scoring.judges import truthfulqa
 from sadi_bench.scoring.judges.base import Judge
-from sadi_bench.scoring.judges.loading import judge_of, resolved_judge
+from sadi_bench.scoring.judges.choosing import judge_of, resolved_judge
 from sadi_bench.scoring.judges.spec import JudgeSpec
 from sadi_bench.scoring.judges.truthfulqa import TruthfulQAJudges
 

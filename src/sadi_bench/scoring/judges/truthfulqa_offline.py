@@ -13,7 +13,7 @@ from sadi_bench.scoring.judges.offline import (
     fitted,
     measured,
 )
-from sadi_bench.scoring.judges.sources import training_files
+from sadi_bench.scoring.judges.origins import training_files
 from sadi_bench.scoring.judges.spec import JudgeSpec
 
 NAME = "truthfulqa-offline"

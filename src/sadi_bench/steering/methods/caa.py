@@ -15,8 +15,8 @@ from sadi_bench.models.families import Site
 from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.models.shapes import Float, Int
 from sadi_bench.steering.activations import EncodedContrast, mean_difference
+from sadi_bench.steering.cells import cells_of, check_choices, departures, distance_of, numbers
 from sadi_bench.steering.elements import listed_elements, ranks_of
-from sadi_bench.steering.grid import cells_of, check_choices, departures, distance_of, numbers
 from sadi_bench.steering.intervention import Cell, Reach
 
 WHOLE = "a whole number of at least 0"

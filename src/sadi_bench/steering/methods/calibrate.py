@@ -23,7 +23,7 @@ from sadi_bench.models.logits import successors_of, token_scores
 from sadi_bench.models.packing import run_branches, run_prefix
 from sadi_bench.models.shapes import Float
 from sadi_bench.steering.activations import EncodedContrast, passes, without_overflow
-from sadi_bench.steering.grid import cells_of, check_choices, distance_of, numbers
+from sadi_bench.steering.cells import cells_of, check_choices, distance_of, numbers
 from sadi_bench.steering.intervention import Cell, Reach
 
 MOST_ANSWERS = 26

@@ -30,8 +30,7 @@ from sadi_bench.steering.activations import (
     mean_difference,
     prompt_activations,
 )
-from sadi_bench.steering.elements import Masks, graded_masks, listed_elements, ranks_of
-from sadi_bench.steering.grid import (
+from sadi_bench.steering.cells import (
     cells_of,
     check_choices,
     check_layers,
@@ -41,6 +40,7 @@ from sadi_bench.steering.grid import (
     distance_of,
     numbers,
 )
+from sadi_bench.steering.elements import Masks, graded_masks, listed_elements, ranks_of
 from sadi_bench.steering.intervention import Cell, Reach
 
 

@@ -23,8 +23,7 @@ from sadi_bench.models.families import Site
 from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.models.shapes import Float, Int
 from sadi_bench.steering.activations import EncodedContrast, all_activations
-from sadi_bench.steering.elements import Masks, graded_masks, listed_elements, ranks_of
-from sadi_bench.steering.grid import (
+from sadi_bench.steering.cells import (
     cells_of,
     check_choices,
     check_seed,
@@ -33,6 +32,7 @@ from sadi_bench.steering.grid import (
     distance_of,
     numbers,
 )
+from sadi_bench.steering.elements import Masks, graded_masks, listed_elements, ranks_of
 from sadi_bench.steering.intervention import Cell, Reach
 
 TRAINING_PAIRS = 2

@@ -19,16 +19,7 @@ from sadi_bench.models.families import Site
 from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.models.shapes import Bool, Float, Int
 from sadi_bench.steering.activations import EncodedContrast, mean_difference
-from sadi_bench.steering.elements import (
-    Masks,
-    element_scores,
-    graded_masks,
-    listed_elements,
-    random_ranks,
-    ranks_of,
-    shuffled_ranks,
-)
-from sadi_bench.steering.grid import (
+from sadi_bench.steering.cells import (
     cells_of,
     check_choices,
     check_count,
@@ -37,6 +28,15 @@ from sadi_bench.steering.grid import (
     departures,
     distance_of,
     numbers,
+)
+from sadi_bench.steering.elements import (
+    Masks,
+    element_scores,
+    graded_masks,
+    listed_elements,
+    random_ranks,
+    ranks_of,
+    shuffled_ranks,
 )
 from sadi_bench.steering.intervention import Cell, Reach
 

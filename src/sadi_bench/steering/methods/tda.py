@@ -18,7 +18,7 @@ from sadi_bench.models.families import Site
 from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.models.shapes import Bool, Float, Int
 from sadi_bench.steering.activations import EncodedContrast
-from sadi_bench.steering.grid import cells_of, distance_of, numbers
+from sadi_bench.steering.cells import cells_of, distance_of, numbers
 from sadi_bench.steering.intervention import Cell, Reach
 
 

@@ -5,12 +5,12 @@ from dataclasses import replace
 from importlib import import_module
 from types import ModuleType
 
+from sadi_bench.downloads.hub import hub_answers
 from sadi_bench.errors import SettingError
-from sadi_bench.hub import hub_answers
 from sadi_bench.models.loading import folder_fingerprint, resolved
 from sadi_bench.models.spec import ModelSpec
 from sadi_bench.scoring.judges.base import Judge
-from sadi_bench.scoring.judges.sources import check_source, is_here
+from sadi_bench.scoring.judges.origins import check_source, is_here
 from sadi_bench.scoring.judges.spec import JudgeSpec
 
 AUTO = {

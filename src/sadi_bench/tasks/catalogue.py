@@ -9,7 +9,7 @@ from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks import TaskManager
 
 from sadi_bench.errors import SettingError
-from sadi_bench.tasks.hub import hub_reason, patient_only_with_a_hub
+from sadi_bench.tasks.hub_rows import hub_reason, patient_only_with_a_hub
 from sadi_bench.tasks.quiet import quiet_libraries
 from sadi_bench.tasks.sources import LocatedRow, Rows
 from sadi_bench.tasks.spec import TaskSpec

@@ -9,7 +9,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.task import Task as HarnessTask
 from tqdm import tqdm
 
-from sadi_bench.scoring.harness import SteeredLM, evaluate_cell
+from sadi_bench.scoring.bridge import SteeredLM, evaluate_cell
 from sadi_bench.tasks.metrics import paper_match
 from sadi_bench.tasks.task import DOC_ID, GOLD, GROUP, PAPER_MATCH, Task
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from sadi_bench.results.text import MISSING, aligned, metric_name, p_value, percent
-from sadi_bench.results.text import percent_interval as interval
+from sadi_bench.results.formatting import MISSING, aligned, metric_name, p_value, percent
+from sadi_bench.results.formatting import percent_interval as interval
 
 MEASURES = {"tokens": "tokens", "empty": "empty %", "repetition": "repeated %",
             "perplexity": "perplexity"}  # fmt: skip

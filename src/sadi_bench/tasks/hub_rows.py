@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 import datasets
 
+from sadi_bench.downloads.hub import hub_answers, hub_silence
 from sadi_bench.errors import SettingError
-from sadi_bench.hub import hub_answers, hub_silence
 from sadi_bench.tasks.quiet import quiet_libraries
 from sadi_bench.tasks.readers import HUB_READERS, chosen_reader
 from sadi_bench.tasks.records import BrokenRow, Row

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from sadi_bench.results.writing import judged_table, texts_table
+from sadi_bench.results.text_tables import judged_table, texts_table
 
 ROWS = {"unsteered": "unsteered", "heldout": "held-out cell", "oracle": "oracle cell"}
 MEASURED = {"n": 9, "tokens": 11.25, "empty": 0.5, "repetition": 0.125, "perplexity": 8.04}

@@ -8,8 +8,8 @@ from typing import Any
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 
+from sadi_bench.downloads.hub import hub_answers, hub_silence
 from sadi_bench.errors import SettingError
-from sadi_bench.hub import hub_answers, hub_silence
 
 # What is in the hub's cache if a model (the first four) or a tokenizer is.
 CACHED_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin",

@@ -16,9 +16,9 @@ from cases import merging_tokenizer
 from sadi_bench.errors import SettingError
 from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.models.tiny_random import tiny_random
+from sadi_bench.scoring.bridge import SteeredLM, evaluate_cell
 from sadi_bench.scoring.choices import ChoiceRequest, score_choices
-from sadi_bench.scoring.grid import requests_by_doc
-from sadi_bench.scoring.harness import SteeredLM, evaluate_cell
+from sadi_bench.scoring.frame import requests_by_doc
 from sadi_bench.steering.intervention import UNSTEERED_MODEL
 from sadi_bench.steering.methods.tda import Tda
 
@@ -90,7 +90,7 @@ def test_a_further_cell_builds_no_request_again(reviews, speaker, steering, monk
     evaluate_cell(steered, {"reviews": task}, 0)
     assert calls == {"build_all_requests": 1, "fewshot_context": 9, "process_results": 9}
     scored = []
-    monkeypatch.setattr("sadi_bench.scoring.harness.score_choices", lambda *a: scored.append(a))
+    monkeypatch.setattr("sadi_bench.scoring.bridge.score_choices", lambda *a: scored.append(a))
     for times, cell in enumerate((1, 4, 0), 2):
         evaluate_cell(steered, {"reviews": task}, cell)
         assert calls["process_results"] == 9 * times

@@ -1,0 +1,1 @@
+"""What is fetched from the hub and the package index."""
