@@ -9,7 +9,7 @@ import yaml
 from judge_cases import sentences, write_annotated, write_judged
 
 from sadi_bench.errors import SettingError
-from sadi_bench.scoring.judges import choosing
+from sadi_bench.scoring.judges import choosing, origins
 from sadi_bench.scoring.judges.choosing import judge_fingerprint, judge_of, resolved_judge
 from sadi_bench.scoring.judges.spec import HEEDED, JudgeSpec
 
