@@ -4,11 +4,10 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 from safetensors import SafetensorError, safe_open
 
@@ -27,6 +26,10 @@ from sadi_bench.results.run_dir import (
     sha256,
 )
 
+if TYPE_CHECKING:
+    from sadi_bench.steering.intervention import Intervention
+
+REPORTED = ("protocols", "cells", "answers", "diagnosis")
 TEXT_KEY = ("split", "doc_id", "cell")
 """What names a text within its run."""
 
@@ -47,9 +50,27 @@ class Run:
     texts: list[dict[str, object]]
     elements: pd.DataFrame
     grid: pd.DataFrame
-    result: dict[str, object]
-    steering: dict[str, np.ndarray]
-    steering_metadata: dict[str, str]
+    result: dict[str, Any]
+
+    @cached_property
+    def steering(self) -> "Intervention":
+        """What was learnt, ready to be applied."""
+        from sadi_bench.steering.intervention import Intervention  # imports torch
+
+        return Intervention.load(self.path)
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """What the run found: protocols, cells, answers, diagnosis."""
+        ours = self.result["sadi_bench"]
+        return {name: ours[name] for name in REPORTED if name in ours}
+
+    @property
+    def table(self) -> str:
+        """The table that the command prints."""
+        from sadi_bench.results.tables import run_table  # it imports what is imported here
+
+        return run_table(self.result, self.path)
 
 
 def load_result(path: str | os.PathLike) -> dict[str, object]:
@@ -76,7 +97,7 @@ def load_run(path: str | os.PathLike) -> Run:
     path = Path(path)
     result = load_result(path)
     read = partial(_listed, path, result["sadi_bench"].get("files", {}))
-    steering, metadata = read(STEERING, _steering, ({}, {}))
+    read(STEERING, _whole, None)
     judges = result["sadi_bench"].get("judged", {})
     said = {kind: read(DECISIONS.format(kind), _json_lines, []) for kind in judges}
     return Run(
@@ -88,8 +109,6 @@ def load_run(path: str | os.PathLike) -> Run:
         elements=read(ELEMENTS, _csv, pd.DataFrame()),
         grid=read(GRID, pd.read_parquet, pd.DataFrame()),
         result=result,
-        steering=steering,
-        steering_metadata=metadata,
     )
 
 
@@ -150,6 +169,6 @@ def _csv(file: Path) -> pd.DataFrame:
     return pd.read_csv(file, engine="pyarrow")
 
 
-def _steering(file: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def _whole(file: Path) -> None:
     with safe_open(file, framework="numpy") as tensors:
-        return {name: tensors.get_tensor(name) for name in tensors.keys()}, tensors.metadata() or {}  # noqa: SIM118
+        tensors.keys()
