@@ -11,18 +11,18 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 
-from sadi_bench.results.figures import (
+from sadi_bench.results.paper import our_metric, paper_figures
+from sadi_bench.results.paper.figure_numbers import (
     PAIRS_METHODS,
     layer_counts,
     overlaps,
     pairs_curve,
     strength_curves,
 )
-from sadi_bench.results.paper import our_metric, paper_figures
+from sadi_bench.results.paper.reproduction import reproduced
+from sadi_bench.results.paper.table_runs import result_at
 from sadi_bench.results.reading import Run, load_run
-from sadi_bench.results.reproduction import reproduced
 from sadi_bench.results.run_dir import is_complete
-from sadi_bench.results.table_runs import result_at
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt

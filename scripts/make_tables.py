@@ -13,15 +13,15 @@ import pandas as pd
 import yaml
 
 from sadi_bench.config import config_folder
-from sadi_bench.results.data_sizes import data_sizes, data_sizes_markdown
-from sadi_bench.results.domains import domain_scores
 from sadi_bench.results.formatting import seeds
 from sadi_bench.results.paper import paper_tables
+from sadi_bench.results.paper.data_sizes import data_sizes, data_sizes_markdown
+from sadi_bench.results.paper.domains import domain_scores
+from sadi_bench.results.paper.reproduction import paper_model, reproduced
+from sadi_bench.results.paper.reproduction_text import explained, remarks, reproduction_markdown
+from sadi_bench.results.paper.table_runs import result_at
 from sadi_bench.results.reading import load_run
-from sadi_bench.results.reproduction import paper_model, reproduced
-from sadi_bench.results.reproduction_text import explained, remarks, reproduction_markdown
 from sadi_bench.results.run_dir import is_complete
-from sadi_bench.results.table_runs import result_at
 
 SIZES_TABLE = 9
 SIZES_EXPLAINED = (

@@ -1,6 +1,6 @@
 """Table 9: how much data a run had, beside the model without steering."""
 
-from sadi_bench.results.data_sizes import data_sizes, data_sizes_markdown
+from sadi_bench.results.paper.data_sizes import data_sizes, data_sizes_markdown
 
 
 def run(task="copa", method="none", model="small", n=500, **more):

@@ -5,9 +5,6 @@ from statistics import mean, stdev
 
 import pandas as pd
 
-from sadi_bench.results.averages import AVERAGES, with_averages
-from sadi_bench.results.domains import DOMAINS
-from sadi_bench.results.draws import draws_of, with_p_of_draws
 from sadi_bench.results.paper import (
     ENGLISH_PAIRS_TABLE,
     METHODS,
@@ -17,8 +14,11 @@ from sadi_bench.results.paper import (
     paper_tables,
     paper_value,
 )
+from sadi_bench.results.paper.averages import AVERAGES, with_averages
+from sadi_bench.results.paper.domains import DOMAINS
+from sadi_bench.results.paper.draws import draws_of, with_p_of_draws
+from sadi_bench.results.paper.table_runs import Place, Result, place_of, runs_of
 from sadi_bench.results.statistics import holm
-from sadi_bench.results.table_runs import Place, Result, place_of, runs_of
 
 COLUMNS = [
     "task", "method", "shots", "metric", "n_tasks", "n", "n_runs", "draws", "cells", "heldout",
