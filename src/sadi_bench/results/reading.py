@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
 from safetensors import SafetensorError, safe_open
 
 from sadi_bench.errors import SettingError
@@ -65,6 +66,18 @@ def load_result(path: str | os.PathLike) -> dict[str, object]:
     if not isinstance(result, dict) or "sadi_bench" not in result:
         raise SettingError(f"{path / RESULT}: not a result of sadi-bench; use force=true.")
     return result
+
+
+def load_config(path: str | os.PathLike) -> dict[str, Any]:
+    """Read config.yaml of a finished run, the resolved settings.
+
+    Raises:
+        SettingError: the file is missing or damaged.
+    """
+    config = _read(Path(path) / CONFIG, lambda file: yaml.safe_load(file.read_bytes()))
+    if not isinstance(config, dict):
+        raise SettingError(f"{Path(path) / CONFIG}: not a config of sadi-bench; use force=true.")
+    return config
 
 
 def load_run(path: str | os.PathLike) -> Run:
@@ -127,7 +140,7 @@ def _read(file: Path, reader: Callable[[Path], object], digest: str | None = Non
             raise ValueError("not the file that was written, by its SHA-256 in result.json")
         return reader(file)
     # ValueError covers JSON, CSV, UTF-8 and Arrow's complaints about what a file contains.
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError, yaml.YAMLError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise SettingError(
             f"{file}: cannot be read: {' '.join(str(reason).split())}. "
