@@ -10,7 +10,7 @@ from sadi_bench.results.paper.write_tables import write_tables
 from terminal import small_run, write_rows
 from text_runs import stand_alone
 
-NAMES = {f"table{number}-tiny-random.{kind}" for number in (1, 9) for kind in ("csv", "md")}
+NAMES = {f"table{number}-tiny-random.{kind}" for number in (1, 5, 9) for kind in ("csv", "md")}
 FEWER = "task.n_test=5"
 
 
@@ -29,7 +29,7 @@ def _here(folder, monkeypatch):
 def runs_of(folder: Path, name: str, *settings: str) -> Path:
     """Make SADI's run and the unsteered one, chosen as the paper chooses, in a folder of runs."""
     runs = folder / name
-    for more in (("method.strength=5",), ("method=none",)):
+    for more in (("method.top_k=2", "method.strength=5"), ("method=none",)):
         assert small_run(folder, *more, "select_by=paper", f"runs_dir={runs}", *settings).code == 0
     return runs
 
@@ -92,7 +92,7 @@ def test_a_table_of_more_documents_is_not_replaced(runs, fewer, tmp_path):
     assert str(refused.value) == (
         f"{tmp_path}/table1-tiny-random.md: not replaced: its row boolq baseline 0 paper_match has "
         "6 test documents, these runs 5 (as in 1 other rows); delete the file and its .csv, or "
-        "measure as many. So are 1 other tables."
+        "measure as many. So are 2 other tables."
     )
     assert contents(tmp_path) == before
 
@@ -101,7 +101,7 @@ def test_the_other_tables_are_written_and_the_one_that_is_kept_is_said(runs, few
     write_tables(runs, tmp_path)
     for file in tmp_path.glob("table9*"):
         file.unlink()
-    kept, written = write_tables(fewer, tmp_path)
+    kept, _, written = write_tables(fewer, tmp_path)
     assert "table1-tiny-random.md: not replaced: " in kept
     assert written == f"{tmp_path}/table9-tiny-random.md: 1 runs"
     assert [*rows_of(tmp_path / "table1-tiny-random.csv")["n"]] == [6, 6]
@@ -109,12 +109,12 @@ def test_the_other_tables_are_written_and_the_one_that_is_kept_is_said(runs, few
 
 def test_a_table_that_would_lose_a_measured_row_is_not_replaced(runs, fewer, tmp_path):
     write_tables(runs, tmp_path)
-    only = next(path for path in runs.iterdir() if path.name in rows_of(
-        tmp_path / "table1-tiny-random.csv")["runs"].tolist()[0])  # fmt: skip
+    unsteered = rows_of(tmp_path / "table1-tiny-random.csv")["runs"].iloc[0]
     (tmp_path / "one").mkdir()
-    (tmp_path / "one" / only.name).symlink_to(only)
-    with pytest.raises(SettingError, match="sadi-head 0 paper_match has 6 .*, these runs 0;"):
-        write_tables(tmp_path / "one", tmp_path / ".")
+    (tmp_path / "one" / unsteered).symlink_to(runs / unsteered)
+    kept, _, written = write_tables(tmp_path / "one", tmp_path)
+    assert "boolq sadi-head 0 paper_match has 6 test documents, these runs 0; delete" in kept
+    assert "table9" in written  # it has no other row than the unsteered run's
 
 
 def test_more_documents_take_the_place_of_fewer(runs, fewer, tmp_path):
@@ -126,7 +126,7 @@ def test_more_documents_take_the_place_of_fewer(runs, fewer, tmp_path):
 def test_a_file_that_is_no_table_is_not_replaced(runs, tmp_path):
     for text in ("", "a,b\n1,2\n"):
         (tmp_path / "table1-tiny-random.csv").write_text(text)
-        kept, _ = write_tables(runs, tmp_path)
+        kept, *_ = write_tables(runs, tmp_path)
         assert "not replaced: it is not a table of this program; delete it" in kept
         assert (tmp_path / "table1-tiny-random.csv").read_text() == text
 

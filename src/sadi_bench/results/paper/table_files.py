@@ -96,5 +96,5 @@ def _sizes(rows: pd.DataFrame, table: TableFile) -> dict[tuple[str, ...], float]
     return {
         name: float(size)
         for name, size in zip(names, rows[table.size], strict=True)
-        if size not in ("", None)
+        if size != "" and pd.notna(size)
     }
