@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sadi_bench.errors import SettingError
+from sadi_bench.errors import SettingError, unknown_name
 from sadi_bench.results.paper.matching import paper_names
 from sadi_bench.results.reading import load_config, load_result
 from sadi_bench.results.run_dir import is_complete
@@ -69,6 +69,18 @@ def named_result(path: Path) -> dict[str, Any]:
 def result_at(path: Path) -> dict[str, Any]:
     """Read the `sadi_bench` part of a finished run's result.json, as `named_result` returns it."""
     return named_result(path)["sadi_bench"]
+
+
+def of_model(results: Mapping[str, Result], model: str | None) -> list[str]:
+    """Name the models whose runs are wanted: the one asked for, or all.
+
+    Raises:
+        SettingError: none of the results is of the model.
+    """
+    models = sorted({str(result["model"]) for result in results.values()})
+    if model is not None and model not in models:
+        raise unknown_name("model", model, models)
+    return models if model is None else [model]
 
 
 def place_of(result: Result) -> Place:

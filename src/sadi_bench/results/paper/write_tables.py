@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from sadi_bench.errors import SettingError, unknown_name
+from sadi_bench.errors import SettingError
 from sadi_bench.provenance import config_folder
 from sadi_bench.results.formatting import seeds
 from sadi_bench.results.paper import paper_tables
@@ -17,7 +17,7 @@ from sadi_bench.results.paper.domains import domain_scores
 from sadi_bench.results.paper.reproduction import paper_model, reproduced
 from sadi_bench.results.paper.reproduction_text import explained, remarks, reproduction_markdown
 from sadi_bench.results.paper.table_files import TableFile, put_tables
-from sadi_bench.results.paper.table_runs import Result, finished_runs, result_at
+from sadi_bench.results.paper.table_runs import Result, finished_runs, of_model, result_at
 from sadi_bench.results.reading import load_run
 
 FOLDER = "tables"
@@ -59,12 +59,10 @@ def write_tables(
             table may be replaced.
     """
     results = {path.name: _facts(path) for path in finished_runs(runs_dir)}
-    models = {result["model"] for result in results.values()}
-    if model is not None and model not in models:
-        raise unknown_name("model", model, models)
+    models = of_model(results, model)
     by_kind: dict[Kind, dict[str, Result]] = {}
     for run, result in results.items():
-        if model in (None, result["model"]):
+        if result["model"] in models:
             kind = Kind(result["model"], result["protocol"], options)
             by_kind.setdefault(kind, {})[run] = result
     tables = [table for kind in sorted(by_kind) for table in _tables_of(kind, by_kind[kind])]
