@@ -106,6 +106,12 @@ def load_run(path: str | os.PathLike) -> Run:
     )
 
 
+def load_grid(path: str | os.PathLike) -> pd.DataFrame:
+    """Read the grid of a finished run alone, checked against its digest in result.json."""
+    digests = load_result(path)["sadi_bench"].get("files", {})
+    return _listed(Path(path), digests, GRID, pd.read_parquet, pd.DataFrame())
+
+
 def load_texts(path: Path, result: Mapping[str, Any]) -> list[dict[str, object]]:
     """Read what the model wrote, without what judges said of it."""
     return _listed(path, result["sadi_bench"].get("files", {}), TEXTS, _json_lines, [])

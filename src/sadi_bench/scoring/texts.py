@@ -10,7 +10,7 @@ from lm_eval.api.task import Task as HarnessTask
 from sadi_bench.errors import SettingError
 from sadi_bench.scoring.bridge import SteeredLM, evaluate_cell
 from sadi_bench.scoring.choices import ChoiceRequest, score_choices
-from sadi_bench.scoring.frame import requests_by_doc, scored_splits, with_parameters
+from sadi_bench.scoring.frame import directions, requests_by_doc, scored_splits, with_parameters
 from sadi_bench.scoring.generation import Generated
 from sadi_bench.scoring.judges.base import Generation, Judge
 from sadi_bench.steering.intervention import UNSTEERED_MODEL, AnswerBias
@@ -45,7 +45,9 @@ def text_grid(
         if name == "select":
             steered.writing_cells = race(with_parameters(frames[-1][columns], steered))
     texts = pd.concat(frames, ignore_index=True)
-    return with_parameters(texts[columns], steered), texts
+    grid = with_parameters(texts[columns], steered)
+    grid.attrs["metrics"] = directions(task)
+    return grid, texts
 
 
 def headline_texts(task: Task, steered: SteeredLM, cells: Iterable[int]) -> pd.DataFrame:
