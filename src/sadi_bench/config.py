@@ -4,7 +4,6 @@ import re
 import textwrap
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -19,6 +18,7 @@ from omegaconf.errors import (
 
 from sadi_bench.errors import SettingError, unknown_key, unknown_name
 from sadi_bench.models.spec import FinetuneSpec, ModelSpec
+from sadi_bench.provenance import config_folder
 from sadi_bench.scoring.judges.spec import JudgeSpec
 from sadi_bench.settings import RunConfig
 from sadi_bench.tasks.spec import TaskSpec
@@ -35,13 +35,6 @@ EXPECTED = {
     r"not a ListConfig|DictConfig with ListConfig": "one value or a list, like [1,2]",
     r"Cannot convert '\w+' to string": "a text",
 }
-
-
-def config_folder() -> Path:
-    """Find configs/: inside an installed wheel, or at the top of the repository."""
-    package = Path(__file__).resolve().parent
-    packaged = package / "configs"
-    return packaged if packaged.is_dir() else package.parents[1] / "configs"
 
 
 def choices(group: str) -> list[str]:

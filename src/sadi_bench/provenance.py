@@ -1,4 +1,4 @@
-"""What made a number: a digest of the code that computed it, and the libraries' versions."""
+"""What makes a number: the folder of configs, a digest of the code, the libraries' versions."""
 
 import hashlib
 import os
@@ -12,6 +12,13 @@ from typing import Any
 PACKAGE = Path(__file__).parent
 LIBRARIES = ("torch", "transformers", "tokenizers", "lm_eval")
 SHOWN = ("torch", "transformers", "datasets", "lm_eval", "numpy", "pandas")
+
+
+def config_folder() -> Path:
+    """Find configs/: inside an installed wheel, or at the top of the repository."""
+    package = PACKAGE.resolve()
+    packaged = package / "configs"
+    return packaged if packaged.is_dir() else package.parents[1] / "configs"
 
 
 def source_digest(*parts: str, package: Path = PACKAGE) -> str:

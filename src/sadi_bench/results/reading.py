@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+import yaml
 from safetensors import SafetensorError, safe_open
 
 from sadi_bench.errors import SettingError
@@ -88,6 +89,18 @@ def load_result(path: str | os.PathLike) -> dict[str, object]:
     return result
 
 
+def load_config(path: str | os.PathLike) -> dict[str, Any]:
+    """Read config.yaml of a finished run, the resolved settings.
+
+    Raises:
+        SettingError: the file is missing or damaged.
+    """
+    config = _read(Path(path) / CONFIG, lambda file: yaml.safe_load(file.read_bytes()))
+    if not isinstance(config, dict):
+        raise SettingError(f"{Path(path) / CONFIG}: not a config of sadi-bench; use force=true.")
+    return config
+
+
 def load_run(path: str | os.PathLike) -> Run:
     """Read all files of a finished run, each checked against the digest in result.json.
 
@@ -110,6 +123,12 @@ def load_run(path: str | os.PathLike) -> Run:
         grid=read(GRID, pd.read_parquet, pd.DataFrame()),
         result=result,
     )
+
+
+def load_grid(path: str | os.PathLike) -> pd.DataFrame:
+    """Read the grid of a finished run alone, checked against its digest in result.json."""
+    digests = load_result(path)["sadi_bench"].get("files", {})
+    return _listed(Path(path), digests, GRID, pd.read_parquet, pd.DataFrame())
 
 
 def load_texts(path: Path, result: Mapping[str, Any]) -> list[dict[str, object]]:
@@ -146,7 +165,7 @@ def _read(file: Path, reader: Callable[[Path], object], digest: str | None = Non
             raise ValueError("not the file that was written, by its SHA-256 in result.json")
         return reader(file)
     # ValueError covers JSON, CSV, UTF-8 and Arrow's complaints about what a file contains.
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError, yaml.YAMLError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise SettingError(
             f"{file}: cannot be read: {' '.join(str(reason).split())}. "

@@ -147,12 +147,15 @@ def _json_lines(rows: Iterable[Mapping[str, object]]) -> bytes:
 
 
 @contextmanager
-def write_errors(path: Path) -> Iterator[None]:
-    """Turn a full disk, a quota, a read-only or forbidden place into one line for the user."""
+def write_errors(path: Path, setting: str = "runs_dir") -> Iterator[None]:
+    """Turn a full disk, a quota, a read-only or forbidden place into one line for the user.
+
+    `setting` names what chooses the place.
+    """
     try:
         yield
     except OSError as error:
         raise SettingError(
             f"{path}: cannot be written: {error.strerror or error}. The files written before it "
-            "are kept. Free some space there, or set runs_dir=… to a folder you can write to."
+            f"are kept. Free some space there, or set {setting}=… to a folder you can write to."
         ) from error

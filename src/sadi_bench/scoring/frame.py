@@ -31,7 +31,8 @@ def score_grid(task: Task, steered: SteeredLM) -> tuple[pd.DataFrame, dict[str, 
     Columns: split, doc_id, group, cell, size, the cell's hyper-parameters (null for the unsteered
     cell 0), the metrics, gold, choice_logprobs, finite; and, before finite, predicted, the text
     that paper_match judged, where the task has it. A cell that overflowed has metrics of 0.
-    `attrs["answers"]` lists the answers where all documents have the same.
+    `attrs`, which a parquet file keeps, has `parameters` (see `with_parameters`), `metrics` (name →
+    whether higher is better) and, where all documents have the same answers, `answers`.
     """
     splits = scored_splits(task)
     evaluated = evaluate_cell(steered, named_splits(task), 0, task.seed)
@@ -45,6 +46,7 @@ def score_grid(task: Task, steered: SteeredLM) -> tuple[pd.DataFrame, dict[str, 
     if PAPER_MATCH in metrics:
         grid["predicted"] = grid["predicted"].astype("category")
     grid = with_parameters(grid, steered)
+    grid.attrs["metrics"] = directions(task)
     if task.answers is not None:
         grid.attrs["answers"] = list(task.answers)
     return grid, evaluated
@@ -80,17 +82,28 @@ def metrics_of(task: Task) -> tuple[str, ...]:
     return METRICS if PAPER_MATCH in task.metrics else tuple(task.metrics)
 
 
+def directions(task: Task) -> dict[str, bool]:
+    """Say of every metric of `metrics_of` whether higher is better."""
+    return {metric: task.metrics.get(metric, True) for metric in metrics_of(task)}
+
+
 def with_parameters(rows: pd.DataFrame, steered: SteeredLM) -> pd.DataFrame:
-    """Put the cells' size and hyper-parameters behind the column `cell`; the latter null for 0."""
+    """Put the cells' size and hyper-parameters behind the column `cell`; the latter null for 0.
+
+    `attrs["parameters"]` lists the hyper-parameters' columns.
+    """
     cells = pd.DataFrame([dict(cell.params) for cell in steered.intervention.cells])
     for name in cells.columns[cells.notna().all()]:
         cells[name] = cells[name].where(cells.index > 0)
+    parameters = [str(name) for name in cells.columns]
     cells.insert(0, "cell", range(len(steered.intervention.cells)))
     cells.insert(1, "size", [cell.size for cell in steered.intervention.cells])
     merged = rows.merge(cells, on="cell", how="left", sort=False)
     place = rows.columns.get_loc("cell") + 1
     order = [*rows.columns[:place], *cells.columns[1:], *rows.columns[place:]]
-    return merged[order]
+    merged = merged[order]
+    merged.attrs["parameters"] = parameters
+    return merged
 
 
 def _rows(steered: SteeredLM, task: HarnessTask, metrics: Sequence[str]) -> Iterator[tuple]:

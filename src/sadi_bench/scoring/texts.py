@@ -12,7 +12,7 @@ from sadi_bench.errors import SettingError
 from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.scoring.bridge import SteeredLM, evaluate_cell
 from sadi_bench.scoring.choices import ChoiceRequest, score_choices
-from sadi_bench.scoring.frame import requests_by_doc, scored_splits, with_parameters
+from sadi_bench.scoring.frame import directions, requests_by_doc, scored_splits, with_parameters
 from sadi_bench.scoring.generation import Generated
 from sadi_bench.scoring.judges.base import Generation, Judge
 from sadi_bench.steering.intervention import UNSTEERED_MODEL, AnswerBias
@@ -49,7 +49,9 @@ def text_grid(
             racing = with_parameters(frames[-1][columns], steered)
             writing = steered.at(0, writing_cells=race(racing))
     texts = pd.concat(frames, ignore_index=True)
-    return with_parameters(texts[columns], steered), texts, evaluated
+    grid = with_parameters(texts[columns], steered)
+    grid.attrs["metrics"] = directions(task)
+    return grid, texts, evaluated
 
 
 def headline_texts(task: Task, steered: SteeredLM, cells: Iterable[int]) -> pd.DataFrame:
