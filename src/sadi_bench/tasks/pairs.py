@@ -10,7 +10,7 @@ from lm_eval.api.instance import Instance
 from sadi_bench.errors import SettingError
 from sadi_bench.tasks.metrics import TRUE_ANSWERS
 from sadi_bench.tasks.quiet import quiet_libraries
-from sadi_bench.tasks.records import Row
+from sadi_bench.tasks.readers.lines import Row
 from sadi_bench.tasks.spec import Negative
 from sadi_bench.tasks.task import DOC_ID, GOLD, Task
 
