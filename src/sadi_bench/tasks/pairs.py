@@ -45,6 +45,30 @@ def contrastive_pairs(
     return [_pair(task, instances, seed, delimiter) for instances in answers.values()]
 
 
+def pairs_from_texts(
+    texts: Sequence[tuple[str, str, str]], *, delimiter: str = " "
+) -> list[ContrastivePair]:
+    """Make pairs of (prompt, positive, negative) texts; `delimiter` opens every answer.
+
+    A blank negative is the empty text: nothing after the prompt.
+
+    Raises:
+        SettingError: no pairs, a blank prompt or positive, or two sides that are the same.
+    """
+    if not texts:
+        raise SettingError("pairs: none are given; a method learns from at least one.")
+    found = []
+    for index, (prompt, positive, negative) in enumerate(texts):
+        blank = [n for n, text in (("prompt", prompt), ("positive", positive)) if not text.strip()]
+        if blank:
+            raise SettingError(f"pairs[{index}]: the {blank[0]} is blank; give it a text.")
+        if positive == negative:
+            raise SettingError(f"pairs[{index}]: positive and negative are both {positive!r}.")
+        wrong = delimiter + negative if negative.strip() else ""
+        found.append(ContrastivePair(prompt, delimiter + positive, wrong, index))
+    return found
+
+
 def as_released(pairs: Sequence[ContrastivePair]) -> list[ContrastivePair]:
     """Strip the prompts and put one space before an answer, as the released code does for pairs.
 
