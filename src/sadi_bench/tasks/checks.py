@@ -45,7 +45,7 @@ def _check_process_results(spec: TaskSpec, name: str) -> None:
             f"task.process_results={name}: it reads answers of task.output_type="
             f"{metric.output_type.value}, and {spec.name} has {OutputType(spec.output_type).value}."
         )
-    if missing := [column for column in metric.columns if column not in spec.columns]:
+    if missing := [c for c in metric.columns if spec.columns and c not in spec.columns]:
         raise SettingError(
             f"task.process_results={name}: {spec.name} has no column {', '.join(missing)}; add it "
             "to task.columns, or rename one with task.rename."

@@ -12,6 +12,7 @@ from sadi_bench.tasks.file_rows import parsed, rows_of_file, rows_of_files
 from sadi_bench.tasks.hub_rows import hub_of, hub_rows
 from sadi_bench.tasks.labels import labelled
 from sadi_bench.tasks.located import LocatedRow, Rows
+from sadi_bench.tasks.metrics import metric_of
 from sadi_bench.tasks.recipe import columns_read
 from sadi_bench.tasks.spec import FileSource, HubSource, PackageSource, PairsFrom, TaskSpec
 from sadi_bench.tasks.subjects import DOMAIN_OF_SUBJECT
@@ -108,7 +109,7 @@ def _with_columns(spec: TaskSpec, origin: str, located: list[LocatedRow]) -> lis
         for where, row in located
     ]
     names = spec.columns or list(dict.fromkeys(name for _, row in renamed for name in row))
-    needed = spec.columns or columns_read(spec, names)
+    needed = spec.columns or columns_read(spec, names) + _columns_measured(spec)
     kept = []
     for where, row in renamed:
         for name, (key, table) in DERIVED_COLUMNS.items():
@@ -118,6 +119,11 @@ def _with_columns(spec: TaskSpec, origin: str, located: list[LocatedRow]) -> lis
             _check_value(origin, where, name, row.get(name))
         kept.append((where, {name: row.get(name) for name in names}))
     return kept
+
+
+def _columns_measured(spec: TaskSpec) -> list[str]:
+    metric = metric_of(spec.process_results).columns if spec.process_results else ()
+    return [*metric, *spec.group_by, *spec.test_rows_per]
 
 
 def _check_value(origin: str, where: str, name: str, value: object) -> None:
