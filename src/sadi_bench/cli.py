@@ -41,7 +41,8 @@ def _one(cfg: DictConfig, session: Session) -> None:
     logging.getLogger("sadi_bench").setLevel(logging.INFO)
     hydra_config = HydraConfig.get()
     try:
-        config = settings_of(cfg, hydra_config.runtime.choices)
+        runtime = hydra_config.runtime
+        config = settings_of(cfg, runtime.choices, runtime.config_sources)
         from sadi_bench.experiment import run  # seconds of imports that --help does not need
 
         finished = run(config, session)

@@ -29,14 +29,14 @@ def chosen(group: str, name: str, settings: Mapping[str, Any]) -> Any:
     if name not in choices(group):
         raise unknown_name(group, name, choices(group))
     with _one_line():
-        cfg, files = _compose([f"{group}={name}"])
+        cfg, files, sources = _compose([f"{group}={name}"])
         for key, value in settings.items():
             OmegaConf.update(cfg, f"{group}.{key}", value, merge=False, force_add=False)
-        return getattr(settings_of(cfg, files), group)
+        return getattr(settings_of(cfg, files, sources), group)
 
 
-def _compose(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:
-    """Return the composed config, and the file that was taken of each group."""
+def _compose(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str], list[Any]]:
+    """Return the composed config, the file taken of each group, and where Hydra looks for files."""
     backup = get_gh_backup()  # of an application of Hydra that this one runs inside
     GlobalHydra.instance().clear()
     register_schemas()
@@ -46,7 +46,8 @@ def _compose(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:
     finally:
         restore_gh_from_backup(backup)
     with open_dict(cfg):
-        return cfg, dict(cfg.pop("hydra").runtime.choices)
+        runtime = cfg.pop("hydra").runtime
+    return cfg, dict(runtime.choices), list(runtime.config_sources)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import Any
 
 from sadi_bench.errors import SettingError, unknown_key, unknown_name
+from sadi_bench.plugins import METHODS, loaded, plugins
 from sadi_bench.steering.intervention import Intervention
 from sadi_bench.steering.method import Method
 
@@ -15,15 +16,20 @@ STEPS = {"prefill": "last_prompt", "every_step": "from_last_prompt"}
 
 
 def method_class(kind: str) -> type[Method]:
-    """Find the class of a kind of method: a file of this folder.
+    """Find the class of a kind of method: a file of this folder, or another package's.
+
+    A package adds one by an entry point of the group `sadi_bench.methods`.
 
     Raises:
         SettingError: there is none, or it does not keep the contract of `Method`.
     """
     kinds = [module.name for module in pkgutil.iter_modules(__path__)]
-    if kind not in kinds:
-        raise unknown_name("method.kind", kind, kinds)
-    return checked(kind, import_module(f"{__name__}.{kind}").METHOD)
+    added = plugins(METHODS, kinds)
+    if kind in kinds:
+        return checked(kind, import_module(f"{__name__}.{kind}").METHOD)
+    if kind not in added:
+        raise unknown_name("method.kind", kind, [*kinds, *added])
+    return checked(kind, loaded(added[kind]))
 
 
 def checked(kind: str, method: object) -> type[Method]:
