@@ -57,7 +57,7 @@ def test_several_samples_of_a_prompt_are_steered_alike(method):
 def test_a_prompt_in_chunks_is_a_prompt(method):
     lm = tiny_lm("llama")
     expected = written(lm, method, prompts_of(lm))
-    for size in (1, 5, 24, 100):
+    for size in (5, 23, 100):
         assert torch.equal(
             written(lm, method, prompts_of(lm), prefill_chunk_size=size), expected
         ), size

@@ -95,6 +95,8 @@ class _Block:
         nodes = self._nodes(passing)
         if nodes is None:
             return None
+        if self.intervention.overwrites and not nodes.steered.any():
+            return None  # spares the unsteered pass, as in a long prompt's first chunks
         bound = self._bound(watch, passing)
         clean = self._clean(watch, passing, nodes) if bound.overwrites else None
         rows, cells, first = (
@@ -175,7 +177,7 @@ class _Block:
         """Return the unsteered model's values [row node width] in every layer."""
         tokens, real = watch.tokens_of(passing), passing.real
         if self.intervention.reach == Reach.last_prompt:  # what follows the prompts is not needed
-            width = passing.prompts.real.shape[1]
+            width = passing.prompt_columns
             tokens, real = tokens[:, :width], real[:, :width]
         places = real.cumsum(dim=1).gather(1, passing.start + nodes.columns) - 1
         places, found = places.clamp(min=0), {}

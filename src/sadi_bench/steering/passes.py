@@ -40,19 +40,21 @@ class Pass:
     """Hold one forward pass: its rows' columns from `start` on.
 
     `real` says which columns are no padding, those of the past included. `prompts` is None where
-    they are in a cache that was filled unseen; row r belongs to prompt r // copies. `later` are the
-    tokens behind the prompts, up to the end of the pass.
+    they are in a cache that was filled unseen; row r belongs to prompt r // copies. They may lie in
+    the first `prompt_columns`. `parts` are the tokens of all columns, side by side, one row or more
+    a prompt; None where some were not seen.
     """
 
     real: Bool[Tensor, "row column"]
     start: int
     prompts: Prompts | None
-    later: Tensor | None
+    prompt_columns: int
+    parts: tuple[Tensor, ...] | None
 
     @property
     def holds_prompts(self) -> bool:
-        """Say whether a token of the prompts is run."""
-        return self.prompts is not None and self.start < self.prompts.real.shape[1]
+        """Say whether a token of the prompts may be run."""
+        return self.start < self.prompt_columns
 
     @property
     def copies(self) -> int:

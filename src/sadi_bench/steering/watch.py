@@ -94,16 +94,14 @@ class Watch:
 
     def tokens_of(self, passing: Pass) -> Tensor:
         """Return all that the rows have read up to the end of the pass, ids or embeddings."""
-        if passing.prompts is None or passing.prompts.tokens is None:
+        if passing.parts is None:
             raise unseen_tokens()
-        prompts = passing.prompts.tokens.repeat_interleave(passing.copies, dim=0)
-        return self._joined(prompts, passing.later)[:, : passing.real.shape[1]]
-
-    def _joined(self, first: Tensor, second: Tensor) -> Tensor:
-        if first.dim() != second.dim():
+        rows, columns = passing.real.shape
+        parts = [part.repeat_interleave(rows // len(part), dim=0) for part in passing.parts]
+        if len({part.dim() for part in parts}) > 1:
             embed = self.network.get_input_embeddings()
-            first, second = (part if part.dim() == 3 else embed(part) for part in (first, second))
-        return torch.cat([first, second], dim=1)
+            parts = [part if part.dim() == 3 else embed(part) for part in parts]
+        return torch.cat(parts, dim=1)[:, :columns]
 
     @contextmanager
     def _acting(self, edits: Mapping[Any, Edit | None], unsteered: bool = False) -> Iterator[None]:
@@ -125,7 +123,7 @@ class Watch:
                 output = forward(*args, **kwargs)
             cache = _cache_of(given, output)
             if step is None and cache is not None and passing.prompts is not None:
-                self._seen[cache] = passing.prompts, passing.later
+                self._seen[cache] = passing.prompts, self.tokens_of(passing)
             return output
 
         return steered
@@ -142,22 +140,18 @@ class Watch:
                 "apart here; give one row a text."
             )
         if step is not None:
-            behind = max(shape[1] - step.prompts.real.shape[1], 0)
-            later = step.tokens[:, step.tokens.shape[1] - behind :].to(device)
-            return Pass(real_columns(step.mask, shape, device), start, step.prompts, later)
+            prompts, width = step.prompts, step.prompts.real.shape[1]
+            behind = step.tokens.shape[1] - max(shape[1] - width, 0)
+            later = step.tokens[:, behind:].to(device)
+            parts = None if prompts.tokens is None else (prompts.tokens, later)
+            return Pass(real_columns(step.mask, shape, device), start, prompts, width, parts)
         real = real_columns(given.get("attention_mask"), shape, device)
         if start == 0:
-            return Pass(real, start, Prompts(tokens, real), tokens[:, :0])
-        prompts, later = self._recalled(past, start, len(tokens))
-        return Pass(real, start, prompts, None if later is None else self._joined(later, tokens))
-
-    def _recalled(self, past: Cache, start: int, rows: int) -> tuple[Prompts | None, Tensor | None]:
-        """Return what was seen of the texts in a cache, if it is all; a cache may be cut short."""
-        prompts, later = self._seen.get(past, (None, None))
-        if prompts is None or len(prompts.real) != rows:
-            return None, None
-        behind = start - prompts.real.shape[1]
-        return (prompts, later[:, :behind]) if 0 <= behind <= later.shape[1] else (None, None)
+            return Pass(real, start, Prompts(tokens, real), shape[1], (tokens,))
+        prompts, read = self._seen.get(past, (None, None))
+        if prompts is None or len(read) != len(tokens) or read.shape[1] < start:
+            return Pass(real, start, None, 0, None)
+        return Pass(real, start, prompts, 0, (read[:, :start], tokens))  # a cache may be cut short
 
 
 @contextmanager
