@@ -8,6 +8,7 @@ from transformers import DynamicCache, TextIteratorStreamer, pipeline
 
 from applied_cases import PROMPTS, fitted, padded
 from cases import contrasts, tiny_lm
+from sadi_bench.errors import SettingError
 from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.models.tiny_random import tiny_random
 from sadi_bench.steering.applied import applied
@@ -116,6 +117,33 @@ def test_a_prompt_whose_beginning_is_cached_is_the_same_prompt(name):
     with torch.no_grad():
         lm.network(input_ids=prompt[:, :10], past_key_values=past)
     assert torch.equal(written(lm, name, {"input_ids": prompt}, past_key_values=past), expected)
+
+
+def test_of_a_cached_prompt_generate_may_be_given_the_rest_alone():
+    """Its mask says how much is cached; who needs the unsteered model's values needs it all."""
+    lm = tiny_lm("llama")
+    prompt = torch.tensor([PROMPTS[1]])
+    rest = {"input_ids": prompt[:, 10:], "attention_mask": torch.ones_like(prompt)}
+    for name in ("caa", "iti"):
+        past = DynamicCache()
+        with torch.no_grad():
+            lm.network(input_ids=prompt[:, :10], past_key_values=past)
+        expected = written(lm, name, {"input_ids": prompt})
+        assert torch.equal(written(lm, name, rest, past_key_values=past), expected)
+        assert not torch.equal(expected, lm.network.generate(prompt, **GREEDY)[:, -6:])
+    for name in ("sadi", "tda"):
+        past.crop(10 - past.get_seq_length())
+        with pytest.raises(SettingError, match="give generate all of its tokens"):
+            written(lm, name, rest, past_key_values=past)
+
+
+def test_guidance_by_the_prompt_itself_changes_nothing(method):
+    """Its passes stand beside those of `generate`: plain ones, with a cache of their own."""
+    lm = tiny_lm("llama")
+    inputs = prompts_of(lm, [PROMPTS[1]])
+    guidance = {"guidance_scale": 1.5, "negative_prompt_ids": inputs["input_ids"]}
+    expected = written(lm, method, inputs)
+    assert torch.equal(written(lm, method, inputs, **guidance), expected)
 
 
 def test_a_prompt_ends_where_prompt_tokens_say_in_generate_too(method):
