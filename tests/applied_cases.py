@@ -20,6 +20,7 @@ STRONG = {"top_k": [6], "strength": [-4.0]}
 METHODS = {
     "sadi": Sadi(**STRONG),
     "sadi every step": Sadi(site="neuron", reach="from_last_prompt", **STRONG),
+    "sadi one layer": Sadi(site="hidden", top_k=1, strength=[-20.0]),  # and overwrites the others
     "sadi inflight": Sadi(site="hidden", patch="inflight", **STRONG),
     "sadi residual": Sadi(site="hidden", hidden_site="residual", vector="fixed_norm",
                           reach="from_last_prompt", **STRONG),

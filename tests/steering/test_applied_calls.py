@@ -137,13 +137,39 @@ def test_of_a_cached_prompt_generate_may_be_given_the_rest_alone():
             written(lm, name, rest, past_key_values=past)
 
 
-def test_guidance_by_the_prompt_itself_changes_nothing(method):
+def test_guidance_steers_the_negative_prompt_at_its_own_end(method):
     """Its passes stand beside those of `generate`: plain ones, with a cache of their own."""
+    lm, prompts, scale = tiny_lm("llama"), (PROMPTS[1], PROMPTS[0]), 2.5
+    inputs = prompts_of(lm, prompts[:1])
+    guidance = {"guidance_scale": scale, "negative_prompt_ids": torch.tensor([prompts[1]])}
+    found = written(lm, method, inputs, **guidance)[0]
+    wanted, unwanted = (said_behind(lm, method, prompt, found) for prompt in prompts)
+    assert torch.equal((scale * wanted + (1 - scale) * unwanted).argmax(dim=-1), found)
+    assert not torch.equal(wanted.argmax(dim=-1), found)
+
+
+def said_behind(lm, method, prompt, tokens):
+    """Log-probabilities [token vocab] of what follows a prompt, in one plain pass."""
+    ids = torch.tensor([[*prompt, *tokens.tolist()]])
+    ends = [len(prompt)]
+    with torch.no_grad(), applied(lm.network, fitted(lm.name, method), 1, prompt_tokens=ends):
+        return lm.network(ids).logits[0, len(prompt) - 1 : -1].log_softmax(dim=-1)
+
+
+def test_a_loop_of_ones_own_is_plain_even_after_a_broken_generate(method):
+    """It prepares its passes as `generate` does, but what `generate` was given is not its prompt."""
     lm = tiny_lm("llama")
-    inputs = prompts_of(lm, [PROMPTS[1]])
-    guidance = {"guidance_scale": 1.5, "negative_prompt_ids": inputs["input_ids"]}
-    expected = written(lm, method, inputs)
-    assert torch.equal(written(lm, method, inputs, **guidance), expected)
+    prompt = torch.tensor([PROMPTS[0]])
+    expected = written(lm, method, {"input_ids": prompt}, max_new_tokens=1)
+    with torch.no_grad(), applied(lm.network, fitted("llama", method), 1):
+        with pytest.raises(ValueError, match="no number"):
+            lm.network.generate(torch.tensor([PROMPTS[1]]), logits_processor=[refuse], **GREEDY)
+        inputs = lm.network.prepare_inputs_for_generation(prompt, use_cache=False)
+        assert lm.network(**inputs).logits[0, -1].argmax() == expected[0, 0]
+
+
+def refuse(_ids, _scores):
+    raise ValueError("no number")
 
 
 def test_a_prompt_ends_where_prompt_tokens_say_in_generate_too(method):
