@@ -8,9 +8,11 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 import yaml
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
 
 from sadi_bench.errors import SettingError
 from sadi_bench.results.run_dir import (
@@ -59,6 +61,11 @@ class Run:
         from sadi_bench.steering.intervention import Intervention  # imports torch
 
         return Intervention.load(self.path)
+
+    @cached_property
+    def tensors(self) -> dict[str, np.ndarray]:
+        """The tensors of steering.safetensors, by name; none where nothing was learnt."""
+        return _read(self.path / STEERING, load_file)
 
     @property
     def report(self) -> dict[str, Any]:
@@ -110,7 +117,7 @@ def load_run(path: str | os.PathLike) -> Run:
     path = Path(path)
     result = load_result(path)
     read = partial(_listed, path, result["sadi_bench"].get("files", {}))
-    read(STEERING, _whole, None)
+    read(STEERING, load_file, None)
     judges = result["sadi_bench"].get("judged", {})
     said = {kind: read(DECISIONS.format(kind), _json_lines, []) for kind in judges}
     return Run(
@@ -186,8 +193,3 @@ def _json_lines(file: Path) -> list[dict[str, object]]:
 def _csv(file: Path) -> pd.DataFrame:
     # Arrow's parser gives back every float exactly; the default one of pandas 2 does not.
     return pd.read_csv(file, engine="pyarrow")
-
-
-def _whole(file: Path) -> None:
-    with safe_open(file, framework="numpy") as tensors:
-        tensors.keys()
