@@ -43,11 +43,13 @@ $(TABLES): .venv/installed # what is done is skipped; one sweep's failure does n
 	    $(if $(PROTOCOL),protocol=$(PROTOCOL)) $(SIZES) || failed=1; \
 	done; exit $$failed
 
-tables: .venv/installed ## write results/tables/ from the runs; make table1 [MODEL= LIMIT= PROTOCOL=] runs one, ... table10, figure2, figure4
-	$(BIN)/python scripts/make_tables.py $(if $(MODEL),--model $(MODEL)) $(if $(LIMIT),--options '$(SIZES)')
+WHERE = $(if $(MODEL),model=$(MODEL)) $(if $(RUNS),runs_dir=$(RUNS)) $(if $(TO),to=$(TO))
 
-figures: .venv/bench-installed ## draw Figures 2 to 7 from the runs into results/figures/
-	$(BIN)/python scripts/make_figures.py $(if $(MODEL),--model $(MODEL))
+tables: .venv/installed ## write the paper's tables beside the runs [MODEL= RUNS= TO=]; make table1 [MODEL= LIMIT= PROTOCOL=] runs one, ... table10, figure2, figure4
+	$(BIN)/sadi-bench tables $(WHERE) $(if $(LIMIT),'options=$(SIZES)')
+
+figures: .venv/bench-installed ## draw Figures 2 to 7 beside the runs [MODEL= RUNS= TO=]
+	$(BIN)/sadi-bench figures $(WHERE)
 
 .venv/test-installed: .venv/installed
 	$(PIP) --editable '.[test]'

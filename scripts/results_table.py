@@ -6,18 +6,14 @@ python scripts/results_table.py results/runs > results/smollm2-135m.md
 import sys
 from pathlib import Path
 
-import yaml
-
 from sadi_bench.results.formatting import seeds
-from sadi_bench.results.reading import load_result
-from sadi_bench.results.run_dir import CONFIG, is_complete
+from sadi_bench.results.paper.table_runs import finished_runs, named_result
 from sadi_bench.results.tables import markdown_table
 
 
 def main(folder: str) -> None:
     """Print the table and, below it, what each row was measured with."""
-    paths = [path for path in sorted(Path(folder).iterdir()) if is_complete(path)]
-    results = {path.name: load_result(path) for path in paths}
+    results = {path.name: named_result(path) for path in finished_runs(Path(folder))}
     print(markdown_table(list(results.values())))
     print(
         "| run | task | method | seed | commit | dtype | pairs / select / test | cells | seconds |"
@@ -27,7 +23,7 @@ def main(folder: str) -> None:
         ours = result["sadi_bench"]
         counts, environment = ours["counts"], ours["environment"]
         sizes = " / ".join(str(counts.get(name, 0)) for name in ("pairs", "select", "test"))
-        seed = seeds(yaml.safe_load((Path(folder) / run / CONFIG).read_text()))
+        seed = seeds(ours["config"])
         row = [run, ours["task"], ours["method"], seed, environment["commit"], environment["dtype"]]
         row += [sizes, str(counts["cells"]), f"{sum(ours['seconds'].values()):.0f}"]
         print(f"| {' | '.join(map(str, row))} |")

@@ -7,10 +7,10 @@ import yaml
 
 from composing import settings
 from sadi_bench.config import choices, config_folder
-from sadi_bench.results.averages import AVERAGES
-from sadi_bench.results.domains import DOMAINS
 from sadi_bench.results.paper import METHODS as PAPER_METHODS
 from sadi_bench.results.paper import MODELS, paper_figures, paper_tables
+from sadi_bench.results.paper.averages import AVERAGES
+from sadi_bench.results.paper.domains import DOMAINS
 from sadi_bench.steering.methods import method_of
 
 GROUPS = ("task", "model", "method", "finetune", "judge", "experiment")

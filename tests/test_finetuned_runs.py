@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from sadi_bench.models import finetune
+from sadi_bench.results.paper.table_runs import result_at
 from sadi_bench.results.tables import markdown_table, run_table
 from terminal import Finished, small_run, write_rows
 
@@ -81,7 +82,7 @@ def test_every_epoch_has_a_line_in_the_log_and_standard_output_none(folder):
 
 
 def test_lora_runs_through_the_command(folder):
-    ours = ran(folder, "finetune=lora", "finetune.lora.rank=2").result["sadi_bench"]
+    ours = result_at(ran(folder, "finetune=lora", "finetune.lora.rank=2").path)
     assert (ours["finetune"]["kind"], ours["finetune"]["lora"]["rank"]) == ("lora", 2)
     assert ours["paper"] == {"task": "boolq", "method": None, "unsteered": None}
 
@@ -89,7 +90,7 @@ def test_lora_runs_through_the_command(folder):
 def test_without_fine_tuning_a_run_says_nothing_of_it(folder):
     finished = ran(folder)
     assert "finetune" not in yaml.safe_load((finished.path / "config.yaml").read_text())
-    ours = finished.result["sadi_bench"]
+    ours = result_at(finished.path)
     assert "finetune" not in {*ours, *ours["seconds"]}
     assert ours["paper"] == {"task": "boolq", "method": None, "unsteered": None}  # acc chose
 

@@ -1,12 +1,17 @@
 """Which runs the paper's numbers may stand beside: those that did as the paper did."""
 
+import json
+
 import pytest
+import yaml
 
 from composing import settings
 from sadi_bench.config import choices
+from sadi_bench.errors import SettingError
 from sadi_bench.experiment import plain
 from sadi_bench.results.paper import paper_tables
 from sadi_bench.results.paper.matching import paper_names
+from sadi_bench.results.paper.table_runs import result_at
 
 NOTHING = {"task": None, "method": None, "unsteered": None}
 NO_NUMBER = {"method": None, "unsteered": None}
@@ -146,3 +151,30 @@ def test_demonstrations_are_the_papers_where_it_has_such_a_row():
 def test_a_model_that_the_paper_lacks_stands_in_its_rows_unless_prompts_differ():
     assert names_of("model=smollm2-135m")["method"] == "sadi-head"
     assert names_of("model=smollm2-135m", "model.chat_template=true") == NOTHING
+
+
+@pytest.mark.parametrize("group", ["task", "model"])
+def test_a_config_of_an_older_version_that_lacks_a_setting_has_no_number(group):
+    config = plain(settings("task=copa", "model=llama2-7b", "select_by=paper_match"))
+    lacking = {"task": "trailing_newline", "model": "chat_template"}
+    del config[group][lacking[group]]
+    assert paper_names(config) == NOTHING
+
+
+def test_the_names_follow_from_the_config_whatever_the_result_says(tmp_path):
+    config = plain(settings("task=copa", "model=llama2-7b", "select_by=acc"))
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    said = {"paper": {"task": "nli", "method": "iti", "unsteered": "none"}, "model": "llama2-7b"}
+    (tmp_path / "result.json").write_text(json.dumps({"sadi_bench": said}))
+    found = result_at(tmp_path)
+    assert found["paper"] == {"task": "copa", **NO_NUMBER}
+    assert (found["model"], found["config"]) == ("llama2-7b", config)
+
+
+@pytest.mark.parametrize("content", [None, "task: [", "- a list\n"])
+def test_a_finished_run_without_a_readable_config_is_named(tmp_path, content):
+    (tmp_path / "result.json").write_text(json.dumps({"sadi_bench": {}}))
+    if content is not None:
+        (tmp_path / "config.yaml").write_text(content)
+    with pytest.raises(SettingError, match=r"config\.yaml: (cannot be read|not a config)"):
+        result_at(tmp_path)

@@ -21,6 +21,7 @@ from omegaconf.errors import (
 
 from sadi_bench.errors import SettingError, unknown_key, unknown_name
 from sadi_bench.models.spec import FinetuneSpec, ModelSpec
+from sadi_bench.provenance import config_folder
 from sadi_bench.scoring.judges.spec import JudgeSpec
 from sadi_bench.settings import RunConfig
 from sadi_bench.tasks.spec import TaskSpec
@@ -39,13 +40,6 @@ EXPECTED = {
     r"not a ListConfig|DictConfig with ListConfig": "one value or a list, like [1,2]",
     r"Cannot convert '\w+' to string": "a text",
 }
-
-
-def config_folder() -> Path:
-    """Find configs/: inside an installed wheel, or at the top of the repository."""
-    package = Path(__file__).resolve().parent
-    packaged = package / "configs"
-    return packaged if packaged.is_dir() else package.parents[1] / "configs"
 
 
 def choices(group: str, sources: Sources = ()) -> list[str]:

@@ -1,14 +1,15 @@
 """Table 9: how much data a run had, beside the model without steering."""
 
-from sadi_bench.results.data_sizes import data_sizes, data_sizes_markdown
+from sadi_bench.results.paper.data_sizes import data_sizes, data_sizes_markdown
 
 
-def run(task="copa", method="none", model="small", n=500, **more):
+def run(task="copa", method="none", model="small", n=500, paper_pairs=500, **more):
     found = {"value": 0.4, "n": n, "ci95": [0.35, 0.45]}
     report = {"metric": "exact_match", "unsteered": {"metrics": {"exact_match": found}}}
     counts = {"pairs": 300, "select": 200, "test": n}
     given = {"paper": {"task": task, "method": method}, "model": model, "fewshot": 0}
-    given |= {"protocols": report, "counts": counts, "chance": 0.5, "paper_pairs": 500}
+    given |= {"protocols": report, "counts": counts, "chance": 0.5}
+    given |= {"config": {"task": {"paper_pairs": paper_pairs}}}
     return given | more
 
 

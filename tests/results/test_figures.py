@@ -3,7 +3,12 @@
 import numpy as np
 import pandas as pd
 
-from sadi_bench.results.figures import layer_counts, overlaps, pairs_curve, strength_curves
+from sadi_bench.results.paper.figure_numbers import (
+    layer_counts,
+    overlaps,
+    pairs_curve,
+    strength_curves,
+)
 
 
 def run(pairs=50, *, method="sadi-head", value=0.6, n=500, select=40, task="copa", dtype="float32"):

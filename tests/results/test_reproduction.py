@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sadi_bench.results.domains import DOMAINS, domain_scores
 from sadi_bench.results.formatting import seeds
+from sadi_bench.results.paper.domains import DOMAIN_OF_SUBJECT, DOMAINS, domain_scores
+from sadi_bench.results.paper.reproduction import paper_model, reproduced
+from sadi_bench.results.paper.reproduction_text import explained, remarks, reproduction_markdown
 from sadi_bench.results.reading import Run
-from sadi_bench.results.reproduction import paper_model, reproduced
-from sadi_bench.results.reproduction_text import explained, remarks, reproduction_markdown
 
 OFFLINE = "judge: trained here, not the paper's"
 
@@ -392,18 +392,34 @@ def test_odd_numbers_of_the_paper_are_printed_with_a_note():
     assert english == "The paper's numbers: elements identified on English pairs."
 
 
-def test_domain_scores_are_those_of_the_documents_of_a_domain(make_grid):
+SUBJECTS = [{"subject": "anatomy"}, {"subject": "sociology"}]
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        SUBJECTS,
+        [{"row": subject} for subject in SUBJECTS],
+        [{"domain": "STEM"}, {"domain": "social sciences"}],  # as older runs wrote them
+    ],
+)
+def test_domain_scores_are_those_of_the_documents_whose_subject_is_of_a_domain(make_grid, columns):
     scores = np.array([[0, 1, 1], [0, 1, 0], [1, 0, 0], [1, 1, 0]])
     grid = make_grid({"test": scores, "select": scores}, cells=[(1, 5.0), (2, 5.0)])
     grid["paper_match"] = grid["acc"]
-    docs = [{"split": split, "doc_id": i, "domain": "STEM" if i < 2 else "other"}
+    docs = [{"split": split, "doc_id": i} | columns[i // 2]
             for split in ("select", "test") for i in range(4)]  # fmt: skip
     cells = {"unsteered": 0, "heldout": 1, "oracle": 2}
     report = {row: {"cell": cell, "n_nonfinite": 0} for row, cell in cells.items()}
     result = {"sadi_bench": {"protocols": report}}
     found = domain_scores(Run(Path(), "", [], docs, [], pd.DataFrame(), grid, result, {}, {}))
-    assert set(found) == {"STEM", "other"}
+    assert set(found) == {"STEM", "social sciences"}
     values = {row: found["STEM"][row]["paper_match"]["value"] for row in cells}
     assert values == {"unsteered": 0.0, "heldout": 1.0, "oracle": 0.5}
-    heldout = found["other"]["heldout"]["paper_match"]
+    heldout = found["social sciences"]["heldout"]["paper_match"]
     assert (heldout["n"], heldout["difference"], heldout["p_value"]) == (2, -0.5, 1.0)
+
+
+def test_there_are_57_subjects_in_the_four_domains_of_table_2():
+    assert len(DOMAIN_OF_SUBJECT) == 57
+    assert set(DOMAIN_OF_SUBJECT.values()) == set(DOMAINS.values())

@@ -84,8 +84,11 @@ def test_the_table_says_what_a_stranger_needs(result):
     assert "arXiv" not in table
 
 
+PAPER = {"task": "copa", "method": "sadi-head", "unsteered": "none"}
+
+
 def test_the_papers_number_stands_beside_paper_match_and_nothing_else(result):
-    table = run_table(changed(result, task="copa", model="bloomz-7b1"), RUN_DIR)
+    table = run_table(changed(result, paper=PAPER, model="bloomz-7b1"), RUN_DIR)
     assert row(table, "unsteered", "paper_match")[-1] == "76.40"
     assert row(table, "oracle cell", "paper_match")[-1] == "82.20"
     assert row(table, "held-out cell", "paper_match")[-1] == "1.000"
@@ -96,10 +99,15 @@ def test_the_papers_number_stands_beside_paper_match_and_nothing_else(result):
 
 
 def test_the_paper_is_named_though_it_has_the_unsteered_number_alone(result):
-    names = {"task": "boolq", "model": "llama2-7b", "method": "fixed-head"}
+    names = {"model": "llama2-7b", "paper": PAPER | {"task": "boolq", "method": "fixed-head"}}
     table = run_table(changed(result, **names), RUN_DIR)
     assert row(table, "unsteered", "paper_match")[-1] == "70.52"
     assert "arXiv 2410.12299" in table
+
+
+def test_a_result_whose_settings_nobody_compared_has_no_number_of_the_paper(result):
+    table = run_table(changed(result, task="copa", model="llama2-7b", method="sadi-head"), RUN_DIR)
+    assert "arXiv" not in table
 
 
 def test_the_test_behind_p_is_named(result):
@@ -110,7 +118,7 @@ def test_the_test_behind_p_is_named(result):
 
 
 def test_no_line_but_the_path_is_wider_than_100_columns(result):
-    names = {"task": "xcopa_zh", "model": "llama2-7b", "english_pairs": True}
+    names = {"model": "llama2-7b", "paper": PAPER | {"task": "xcopa_zh"}, "english_pairs": True}
     for name, value in [("top_k", 500), ("a_long_hyper_parameter", 123456)]:
         wide = changed(result, **names)
         for key in ("heldout", "oracle"):
@@ -193,7 +201,7 @@ def test_a_run_without_steering_prints_one_row_and_no_p(result):
     none = dict.fromkeys(("heldout", "heldout_abstain", "crossfit", "oracle"))
     only = {"protocols": result["sadi_bench"]["protocols"] | none, "diagnosis": None}
     table = run_table(
-        changed(result, **only, method="none", task="copa", model="llama2-7b"), RUN_DIR
+        changed(result, **only, model="llama2-7b", paper=PAPER | {"method": "none"}), RUN_DIR
     )
     assert "70.80" in row(table, "unsteered", "paper_match")
     assert "oracle" not in table
@@ -203,8 +211,8 @@ def test_a_run_without_steering_prints_one_row_and_no_p(result):
 def test_markdown_rows_are_sorted_and_complete(result):
     others = [
         changed(result, task="storycloze"),
-        changed(result, task="copa", model="llama2-7b", method="sadi-head"),
-        changed(result, task="copa", model="bloomz-7b1", method="sadi-head"),
+        changed(result, task="copa", model="llama2-7b", paper=PAPER),
+        changed(result, task="copa", model="bloomz-7b1", paper=PAPER),
     ]
     lines = markdown_table([result, *others]).splitlines()
     columns = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
@@ -222,7 +230,7 @@ def test_markdown_rows_are_sorted_and_complete(result):
 
 def test_the_papers_number_is_not_shown_beside_other_switches_or_prompts(result):
     def table(task, method):
-        paper = {"task": task, "method": method}
+        paper = {"task": task, "method": method, "unsteered": "none"}
         return run_table(changed(result, model="bloomz-7b1", paper=paper), RUN_DIR)
 
     assert row(table("copa", "sadi-head"), "oracle cell", "paper_match")[-1] == "82.20"

@@ -154,3 +154,8 @@ def family_of(config: PretrainedConfig) -> Family:
 def blocks_of(network: PreTrainedModel, family: Family) -> list[nn.Module]:
     """List the decoder blocks, first to last."""
     return list(network.get_submodule(family.blocks))
+
+
+def trunk_of(network: PreTrainedModel, family: Family) -> nn.Module:
+    """Return the module that runs the decoder blocks, embeddings first; not always the backbone."""
+    return network.get_submodule(family.blocks.rpartition(".")[0])

@@ -8,7 +8,10 @@ import pandas as pd
 from sadi_bench.errors import SettingError
 
 UNSTEERED = 0
-# Columns that every grid may have; what else is null for the unsteered cell is a hyper-parameter.
+PARAMETERS, METRICS = "parameters", "metrics"
+"""Keys of grid.attrs: the hyper-parameters' columns; every metric and whether higher is better."""
+# Columns that every grid may have. Of a grid that does not name its hyper-parameters, since an
+# older version wrote it, they are the other columns that are null for the unsteered cell.
 FIXED_COLUMNS = (
     *("split", "doc_id", "group", "cell", "size", "gold", "choice_logprobs", "predicted"),
     *("finite", "skipped", "acc", "acc_norm", "exact_match", "paper_match"),
@@ -16,7 +19,9 @@ FIXED_COLUMNS = (
 
 
 def parameter_columns(grid: pd.DataFrame) -> list[str]:
-    """Name the method's hyper-parameters: the columns that the unsteered cell leaves empty."""
+    """Name the columns that hold the method's hyper-parameters."""
+    if PARAMETERS in grid.attrs:
+        return list(grid.attrs[PARAMETERS])
     unsteered = grid.loc[grid["cell"] == UNSTEERED]
     return [
         column

@@ -4,12 +4,12 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
+import yaml
 from safetensors import SafetensorError, safe_open
 
 from sadi_bench.errors import SettingError
@@ -27,6 +27,10 @@ from sadi_bench.results.run_dir import (
     sha256,
 )
 
+if TYPE_CHECKING:
+    from sadi_bench.steering.intervention import Intervention
+
+REPORTED = ("protocols", "cells", "answers", "diagnosis")
 TEXT_KEY = ("split", "doc_id", "cell")
 """What names a text within its run."""
 
@@ -47,9 +51,27 @@ class Run:
     texts: list[dict[str, object]]
     elements: pd.DataFrame
     grid: pd.DataFrame
-    result: dict[str, object]
-    steering: dict[str, np.ndarray]
-    steering_metadata: dict[str, str]
+    result: dict[str, Any]
+
+    @cached_property
+    def steering(self) -> "Intervention":
+        """What was learnt, ready to be applied."""
+        from sadi_bench.steering.intervention import Intervention  # imports torch
+
+        return Intervention.load(self.path)
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """What the run found: protocols, cells, answers, diagnosis."""
+        ours = self.result["sadi_bench"]
+        return {name: ours[name] for name in REPORTED if name in ours}
+
+    @property
+    def table(self) -> str:
+        """The table that the command prints."""
+        from sadi_bench.results.tables import run_table  # it imports what is imported here
+
+        return run_table(self.result, self.path)
 
 
 def load_result(path: str | os.PathLike) -> dict[str, object]:
@@ -67,6 +89,18 @@ def load_result(path: str | os.PathLike) -> dict[str, object]:
     return result
 
 
+def load_config(path: str | os.PathLike) -> dict[str, Any]:
+    """Read config.yaml of a finished run, the resolved settings.
+
+    Raises:
+        SettingError: the file is missing or damaged.
+    """
+    config = _read(Path(path) / CONFIG, lambda file: yaml.safe_load(file.read_bytes()))
+    if not isinstance(config, dict):
+        raise SettingError(f"{Path(path) / CONFIG}: not a config of sadi-bench; use force=true.")
+    return config
+
+
 def load_run(path: str | os.PathLike) -> Run:
     """Read all files of a finished run, each checked against the digest in result.json.
 
@@ -76,7 +110,7 @@ def load_run(path: str | os.PathLike) -> Run:
     path = Path(path)
     result = load_result(path)
     read = partial(_listed, path, result["sadi_bench"].get("files", {}))
-    steering, metadata = read(STEERING, _steering, ({}, {}))
+    read(STEERING, _whole, None)
     judges = result["sadi_bench"].get("judged", {})
     said = {kind: read(DECISIONS.format(kind), _json_lines, []) for kind in judges}
     return Run(
@@ -88,9 +122,13 @@ def load_run(path: str | os.PathLike) -> Run:
         elements=read(ELEMENTS, _csv, pd.DataFrame()),
         grid=read(GRID, pd.read_parquet, pd.DataFrame()),
         result=result,
-        steering=steering,
-        steering_metadata=metadata,
     )
+
+
+def load_grid(path: str | os.PathLike) -> pd.DataFrame:
+    """Read the grid of a finished run alone, checked against its digest in result.json."""
+    digests = load_result(path)["sadi_bench"].get("files", {})
+    return _listed(Path(path), digests, GRID, pd.read_parquet, pd.DataFrame())
 
 
 def load_texts(path: Path, result: Mapping[str, Any]) -> list[dict[str, object]]:
@@ -127,7 +165,7 @@ def _read(file: Path, reader: Callable[[Path], object], digest: str | None = Non
             raise ValueError("not the file that was written, by its SHA-256 in result.json")
         return reader(file)
     # ValueError covers JSON, CSV, UTF-8 and Arrow's complaints about what a file contains.
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError, yaml.YAMLError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise SettingError(
             f"{file}: cannot be read: {' '.join(str(reason).split())}. "
@@ -150,6 +188,6 @@ def _csv(file: Path) -> pd.DataFrame:
     return pd.read_csv(file, engine="pyarrow")
 
 
-def _steering(file: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def _whole(file: Path) -> None:
     with safe_open(file, framework="numpy") as tensors:
-        return {name: tensors.get_tensor(name) for name in tensors.keys()}, tensors.metadata() or {}  # noqa: SIM118
+        tensors.keys()

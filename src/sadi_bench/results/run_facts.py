@@ -51,10 +51,13 @@ def choice_words(row: Mapping[str, object]) -> str:
 
 
 def paper_of(ours: Mapping[str, object], key: str, metric: str) -> PaperValue | None:
-    """Find what the paper prints for a row; it chose on the test set, so only two rows have it."""
-    names = ours.get("paper", ours)
-    method = names.get("unsteered", "none") if key == "unsteered" else names["method"]
-    if key not in ("unsteered", "oracle") or names["task"] is None or method is None:
+    """Find what the paper prints for a row; it chose on the test set, so only two rows have it.
+
+    None where nobody has compared the run's settings with the paper's (no `paper`).
+    """
+    names = ours.get("paper", {})
+    method = names.get({"unsteered": "unsteered", "oracle": "method"}.get(key))
+    if method is None or names["task"] is None:
         return None
     english_pairs = bool(ours.get("english_pairs", False))
     return paper_value(names["task"], ours["model"], method, metric, ours["fewshot"], english_pairs)

@@ -1,9 +1,9 @@
 """Print a result: the table of a run, and one line a run for a collection of them.
 
 Reads from `result["sadi_bench"]`: task, model, method, fewshot, chance (a fraction or None),
-protocols, answers and diagnosis (see `report.report`), for XCOPA
-english_pairs, `finetune` (its kind) where the model was fine-tuned, and `paper`: the task and
-method that the paper has numbers for, None where the run departs from the paper.
+protocols, answers and diagnosis (see `report.report`), for XCOPA english_pairs, `finetune` (its
+kind) where the model was fine-tuned, and `paper`: what `paper.matching.paper_names` says of the
+run's config. Without `paper` no number of the paper is shown.
 """
 
 from collections.abc import Mapping, Sequence

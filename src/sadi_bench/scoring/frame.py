@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from functools import cache, partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,16 +23,19 @@ def scored_splits(task: Task) -> dict[str, HarnessTask]:
     return {name: harness for name, harness in splits.items() if harness is not None}
 
 
-def score_grid(task: Task, steered: SteeredLM) -> pd.DataFrame:
+def score_grid(task: Task, steered: SteeredLM) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Score both splits in all cells in one go; one row a split × doc_id × cell.
+
+    Also returns lm-eval's own evaluation of the unsteered model on the test split.
 
     Columns: split, doc_id, group, cell, size, the cell's hyper-parameters (null for the unsteered
     cell 0), the metrics, gold, choice_logprobs, finite; and, before finite, predicted, the text
     that paper_match judged, where the task has it. A cell that overflowed has metrics of 0.
-    `attrs["answers"]` lists the answers where all documents have the same.
+    `attrs`, which a parquet file keeps, has `parameters` (see `with_parameters`), `metrics` (name →
+    whether higher is better) and, where all documents have the same answers, `answers`.
     """
     splits = scored_splits(task)
-    evaluate_cell(steered, {f"{task.name}_{name}": split for name, split in splits.items()}, 0)
+    evaluated = evaluate_cell(steered, named_splits(task), 0, task.seed)
     metrics, frames = metrics_of(task), []
     columns = ["doc_id", "group", "cell", *metrics, "gold", "choice_logprobs"]
     columns += [*(["predicted"] if PAPER_MATCH in metrics else []), "finite"]
@@ -42,9 +46,35 @@ def score_grid(task: Task, steered: SteeredLM) -> pd.DataFrame:
     if PAPER_MATCH in metrics:
         grid["predicted"] = grid["predicted"].astype("category")
     grid = with_parameters(grid, steered)
+    grid.attrs["metrics"] = directions(task)
     if task.answers is not None:
         grid.attrs["answers"] = list(task.answers)
-    return grid
+    return grid, evaluated
+
+
+def named_splits(task: Task) -> dict[str, HarnessTask]:
+    """Name the scored splits for lm-eval: the test split like the task."""
+    splits = scored_splits(task)
+    return {
+        task.name if name == "test" else f"{task.name}_{name}": split
+        for name, split in splits.items()
+    }
+
+
+def doc_rows(task: Task, steered: SteeredLM) -> Iterator[dict[str, Any]]:
+    """Yield a row a scored document: what was asked, as the model read it."""
+    for split, harness in scored_splits(task).items():
+        asked = requests_by_doc(harness)
+        for number, doc in enumerate(harness.test_docs()):
+            row = {"split": split, "doc_id": doc[DOC_ID], "group": doc[GROUP]}
+            if task.generates:
+                row["prompt_tokens"] = steered.text_tokens(asked[number][0].args[0])
+            else:
+                choices = len(harness.doc_to_choice(doc))
+                tokens = [steered.tokens(instance.args) for instance in asked[number][:choices]]
+                row |= {"prompt_tokens": tokens[0][0], "gold": doc[GOLD]}
+                row["choice_tokens"] = [answer for _, answer in tokens]
+            yield row | {column: doc[column] for column in task.spec.group_by}
 
 
 def metrics_of(task: Task) -> tuple[str, ...]:
@@ -52,17 +82,28 @@ def metrics_of(task: Task) -> tuple[str, ...]:
     return METRICS if PAPER_MATCH in task.metrics else tuple(task.metrics)
 
 
+def directions(task: Task) -> dict[str, bool]:
+    """Say of every metric of `metrics_of` whether higher is better."""
+    return {metric: task.metrics.get(metric, True) for metric in metrics_of(task)}
+
+
 def with_parameters(rows: pd.DataFrame, steered: SteeredLM) -> pd.DataFrame:
-    """Put the cells' size and hyper-parameters behind the column `cell`; the latter null for 0."""
+    """Put the cells' size and hyper-parameters behind the column `cell`; the latter null for 0.
+
+    `attrs["parameters"]` lists the hyper-parameters' columns.
+    """
     cells = pd.DataFrame([dict(cell.params) for cell in steered.intervention.cells])
     for name in cells.columns[cells.notna().all()]:
         cells[name] = cells[name].where(cells.index > 0)
+    parameters = [str(name) for name in cells.columns]
     cells.insert(0, "cell", range(len(steered.intervention.cells)))
     cells.insert(1, "size", [cell.size for cell in steered.intervention.cells])
     merged = rows.merge(cells, on="cell", how="left", sort=False)
     place = rows.columns.get_loc("cell") + 1
     order = [*rows.columns[:place], *cells.columns[1:], *rows.columns[place:]]
-    return merged[order]
+    merged = merged[order]
+    merged.attrs["parameters"] = parameters
+    return merged
 
 
 def _rows(steered: SteeredLM, task: HarnessTask, metrics: Sequence[str]) -> Iterator[tuple]:

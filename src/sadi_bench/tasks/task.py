@@ -21,7 +21,15 @@ from sadi_bench.tasks.metrics import TRUE_ANSWERS, metric_of
 from sadi_bench.tasks.quiet import quiet_libraries
 from sadi_bench.tasks.recipe import Doc, Recipe
 from sadi_bench.tasks.sources import read_rows
-from sadi_bench.tasks.spec import AS_THE_PAPER, PROTOCOLS, Negative, OutputType, PairsFrom, TaskSpec
+from sadi_bench.tasks.spec import (
+    AS_THE_PAPER,
+    PROTOCOLS,
+    Negative,
+    OutputType,
+    PairsFrom,
+    TaskSpec,
+    TrailingNewline,
+)
 from sadi_bench.tasks.splits import Splits, carve, draw_splits
 
 GOLD, DOC_ID, GROUP = "gold_index", "doc_id", "doc_group"  # the columns that every row gets
@@ -33,8 +41,7 @@ TARGET = "target"  # and, where the model generates, the right side's text ("" w
 class Task:
     """One task; the docs of `identify`, `select` and `test` are rows in lm-eval's order.
 
-    Each is seeded for one `build_all_requests`: its sampler of demonstrations moves on, so call
-    `set_fewshot_seed` before building a second time.
+    Call `set_fewshot_seed` before `build_all_requests`: a sampler of demonstrations moves on.
     `answers` are the answers' texts where all scored documents have the same in the same order.
     `chance` is the expected acc (mc1) of a uniform guess, None where nothing can be guessed.
     A run must say all `notes` aloud.
@@ -50,6 +57,13 @@ class Task:
     test: ConfigurableTask
     notes: tuple[str, ...]
     fingerprint: str
+    protocol: str = "heldout"
+    seed: int = 0
+
+    @property
+    def keeps_newline(self) -> bool:
+        """Tell whether a prompt's last newline is the prompt's, not the answer's."""
+        return self.spec.trailing_newline == TrailingNewline.prompt
 
     @property
     def generates(self) -> bool:
@@ -108,6 +122,8 @@ def load_task(spec: TaskSpec, *, protocol: str, seed: int) -> Task:
         test=build("test"),
         notes=tuple(notes),
         fingerprint=_fingerprint(spec, config, splits),
+        protocol=protocol,
+        seed=seed,
     )
 
 

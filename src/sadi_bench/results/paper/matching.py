@@ -20,13 +20,21 @@ def paper_names(config: Settings) -> dict[str, str | None]:
     `config` is a finished run's resolved config, as config.yaml has it; the names are ours. Each is
     None where the paper has no such number or the run departs from what it did (`published.yaml`).
     Sizes, seeds, dtype, device, judge, where the data lie and the protocol are no departures, nor
-    is a part of the released grid.
+    is a part of the released grid. A config that lacks a setting, since an older version wrote it,
+    does not say whether the run departs, and so has no number.
     """
     names = dict.fromkeys(("task", "method", "unsteered"))
+    try:
+        return names | _names(config)
+    except KeyError:
+        return names
+
+
+def _names(config: Settings) -> dict[str, str | None]:
     task = published()["tasks"].get(config["task"]["name"])
     if task is None or not (_same_task(config["task"], task) and _same_model(config["model"])):
-        return names
-    names["task"] = config["task"]["name"]
+        return {}
+    names: dict[str, str | None] = {"task": config["task"]["name"]}
     if config["select_by"] == task["select_by"]:
         names["unsteered"] = _row("none", config.get("finetune"))
         names["method"] = _row(_method_name(config["method"]), config.get("finetune"))

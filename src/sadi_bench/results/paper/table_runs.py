@@ -1,17 +1,18 @@
 """Choose the runs that fill a row of a table: runs of one setting, which differ in the seed alone.
 
-A result here is the `sadi_bench` part of result.json with `config`, the run's resolved config.
+A result here is the `sadi_bench` part of result.json with two more keys, which `result_at` adds:
+`config`, the run's resolved config, and `paper`, the paper's names of it.
 """
 
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import yaml
-
-from sadi_bench.results.reading import load_result
-from sadi_bench.results.run_dir import CONFIG
+from sadi_bench.errors import SettingError, unknown_name
+from sadi_bench.results.paper.matching import paper_names
+from sadi_bench.results.reading import load_config, load_result
+from sadi_bench.results.run_dir import is_complete
 
 Result = Mapping[str, object]
 NO_SETTING = ("runs_dir", "force", "keep", "debug", "token_budget")
@@ -40,10 +41,46 @@ class Sizes(NamedTuple):
     cells: int
 
 
-def result_at(path: Path) -> dict[str, object]:
-    """Read a finished run's result and its config."""
-    config = yaml.safe_load((path / CONFIG).read_text(encoding="utf-8"))
-    return load_result(path)["sadi_bench"] | {"config": config}
+def finished_runs(runs_dir: Path) -> list[Path]:
+    """List the finished runs of a folder by name; other folders, such as tables/, are none.
+
+    Raises:
+        SettingError: there is no such folder, or no finished run in it.
+    """
+    folders = sorted(runs_dir.iterdir()) if runs_dir.is_dir() else []
+    if found := [path for path in folders if is_complete(path)]:
+        return found
+    raise SettingError(
+        f"runs_dir={runs_dir}: no finished run there; make one, or name the folder that has runs."
+    )
+
+
+def named_result(path: Path) -> dict[str, Any]:
+    """Read a finished run's result.json; `config` and `paper` are added to its `sadi_bench` part.
+
+    Which of the paper's numbers may stand beside a run is found out here, from its config, so that
+    a table follows what is known of the paper now.
+    """
+    result, config = load_result(path), load_config(path)
+    ours = result["sadi_bench"] | {"config": config, "paper": paper_names(config)}
+    return result | {"sadi_bench": ours}
+
+
+def result_at(path: Path) -> dict[str, Any]:
+    """Read the `sadi_bench` part of a finished run's result.json, as `named_result` returns it."""
+    return named_result(path)["sadi_bench"]
+
+
+def of_model(results: Mapping[str, Result], model: str | None) -> list[str]:
+    """Name the models whose runs are wanted: the one asked for, or all.
+
+    Raises:
+        SettingError: none of the results is of the model.
+    """
+    models = sorted({str(result["model"]) for result in results.values()})
+    if model is not None and model not in models:
+        raise unknown_name("model", model, models)
+    return models if model is None else [model]
 
 
 def place_of(result: Result) -> Place:

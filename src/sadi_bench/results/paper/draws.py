@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from sadi_bench.results.table_runs import Result, grid_of, setting_of, sizes_of
+from sadi_bench.results.paper.table_runs import Result, grid_of, setting_of, sizes_of
 
 ROUNDING = 1e-9
 

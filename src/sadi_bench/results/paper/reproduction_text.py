@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
-from sadi_bench.results.averages import AVERAGES
 from sadi_bench.results.formatting import (
     MISSING,
     markdown,
@@ -13,7 +12,8 @@ from sadi_bench.results.formatting import (
     percent,
     percent_interval,
 )
-from sadi_bench.results.reproduction import CHOSEN_BY, JUDGED
+from sadi_bench.results.paper.averages import AVERAGES
+from sadi_bench.results.paper.reproduction import CHOSEN_BY, JUDGED
 
 SIGNIFICANT = 0.05
 LESS_IS_BETTER = "less is better"

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from sadi_bench.results.grid import UNSTEERED
-from sadi_bench.results.table_runs import Result, setting_of
+from sadi_bench.results.paper.table_runs import Result, setting_of
 
 PAIRS_TASK = "copa"
 PAIRS_METRIC = "paper_match"

@@ -12,8 +12,8 @@ SIZES = ("pairs", "select", "test")
 def data_sizes(model: str, results: Mapping[str, Mapping[str, object]]) -> pd.DataFrame:
     """Return one row a task × shots × language of the pairs, of a model's runs without steering.
 
-    `results` are the `sadi_bench` parts of result.json by run, with the `paper_pairs` of their
-    task's settings. Of several runs of a task the one on the most documents is taken.
+    `results` are what `table_runs.result_at` reads, by run. Of several runs of a task the one on
+    the most documents is taken.
     """
     rows = {}
     for run, result in results.items():
@@ -26,7 +26,8 @@ def data_sizes(model: str, results: Mapping[str, Mapping[str, object]]) -> pd.Da
         row = {"task": names["task"], "shots": result["fewshot"]}
         row |= {"pairs_from": "english" if result.get("english_pairs") else "task"}
         row |= {size: counts.get(size, 0) for size in SIZES}
-        row |= {"paper_pairs": result.get("paper_pairs"), "chance": result.get("chance")}
+        row |= {"paper_pairs": result["config"]["task"].get("paper_pairs")}
+        row |= {"chance": result.get("chance")}
         row |= {"metric": report["metric"], "value": found["value"]}
         row |= {"ci95_low": low, "ci95_high": high, "runs": run}
         place = tuple(row[key] for key in ("task", "shots", "pairs_from"))

@@ -5,9 +5,6 @@ from statistics import mean, stdev
 
 import pandas as pd
 
-from sadi_bench.results.averages import AVERAGES, with_averages
-from sadi_bench.results.domains import DOMAINS
-from sadi_bench.results.draws import draws_of, with_p_of_draws
 from sadi_bench.results.paper import (
     ENGLISH_PAIRS_TABLE,
     METHODS,
@@ -17,8 +14,11 @@ from sadi_bench.results.paper import (
     paper_tables,
     paper_value,
 )
+from sadi_bench.results.paper.averages import AVERAGES, with_averages
+from sadi_bench.results.paper.domains import DOMAINS
+from sadi_bench.results.paper.draws import draws_of, with_p_of_draws
+from sadi_bench.results.paper.table_runs import Place, Result, place_of, runs_of
 from sadi_bench.results.statistics import holm
-from sadi_bench.results.table_runs import Place, Result, place_of, runs_of
 
 COLUMNS = [
     "task", "method", "shots", "metric", "n_tasks", "n", "n_runs", "draws", "cells", "heldout",
@@ -52,6 +52,8 @@ def reproduced(
     """
     lines = _lines(table, paper_model(table, model))
     methods = [_method(line) for line in lines]
+    papers = {(line.task, line.metric, line.shots, line.method): line.value for line in lines}
+    judged = {line.task for line in lines if line.metric in JUDGED}
     rows = []
     for line in lines:
         place = _place(table, model, line)
@@ -60,11 +62,12 @@ def reproduced(
         found = runs_of(place, notes, methods, results)
         row = dict.fromkeys(COLUMNS) | {"task": line.task, "method": line.method}
         row |= {"shots": line.shots, "metric": line.metric}
-        row |= {"paper": line.value / 100, "paper_gain": _paper_gain(line)}
+        row |= {"paper": line.value / 100, "paper_gain": _paper_gain(line, papers)}
         row |= {"paper_note": _paper_note(line)}
         row |= _measured([results[run] for run in found], line) if found else {}
         row |= {"runs": " ".join(found), "left_out": " ".join(sorted({*scores} - {*found}))}
-        rows.append(row | {"command": "" if found else _command(place, line, options)})
+        typed = " ".join(filter(None, ["judge=auto" if line.task in judged else "", options]))
+        rows.append(row | {"command": "" if found else _command(place, typed)})
     frame = pd.DataFrame(rows, columns=COLUMNS, dtype=object)
     frame = with_p_of_draws(_with_gains_of_training(frame), results)
     frame["p_holm"] = holm(_or_none(frame["p_value"]))
@@ -81,7 +84,8 @@ def paper_model(table: int, model: str) -> str:
 
 def _lines(table: int, model: str) -> list:
     """Return the paper's rows by our metrics; tasks and metrics in its order, methods in turn."""
-    paper = _paper_rows()
+    paper = paper_tables()
+    paper = paper.assign(metric=list(map(our_metric, paper["task"], paper["metric"])))
     paper = paper[(paper["table"] == table) & (paper["model"] == model)]
     paper = paper[paper["metric"].isin(CHOSEN_BY) & ~paper["task"].isin(AVERAGES)]
     tasks, metrics = (list(dict.fromkeys(paper[key])) for key in ("task", "metric"))
@@ -89,12 +93,6 @@ def _lines(table: int, model: str) -> list:
         paper.itertuples(index=False),
         key=lambda line: (tasks.index(line.task), metrics.index(line.metric), line.shots),
     )
-
-
-def _paper_rows() -> pd.DataFrame:
-    paper = paper_tables()
-    ours = map(our_metric, paper["task"], paper["metric"])
-    return paper.assign(metric=list(ours))
 
 
 def _method(line: object) -> str:
@@ -203,26 +201,23 @@ def _with_gains_of_training(frame: pd.DataFrame) -> pd.DataFrame:
     return frame
 
 
-def _paper_gain(line: object) -> float | None:
+def _paper_gain(line: object, papers: Mapping[tuple, float]) -> float | None:
     """Return what a method gains in the paper; its Table 4 leaves the baseline to other tables."""
     before = "sft" if line.method.startswith("sft+") else "baseline"
     if line.method == before:
         return None
-    paper = _paper_rows()
-    keys = ["table", "model", "task", "metric", "shots"]
-    same = paper[(paper[keys] == [getattr(line, key) for key in keys]).all(axis=1)]
-    values = same.set_index("method")["value"]
-    if before in values:
-        return (line.value - values[before]) / 100
-    other = paper_value(line.task, line.model, before, line.metric, line.shots)
-    return (line.value - other.value) / 100 if other else None
+    value = papers.get((line.task, line.metric, line.shots, before))
+    if value is None:
+        other = paper_value(line.task, line.model, before, line.metric, line.shots)
+        value = other.value if other else None
+    return None if value is None else (line.value - value) / 100
 
 
 def _paper_note(line: object) -> str:
     return line.note or UNREACHABLE.get((line.method, line.task, line.value), "")
 
 
-def _command(place: Place, line: object, options: str) -> str:
+def _command(place: Place, options: str) -> str:
     finetune, _, steering = place.method.rpartition("+")
     if place.method == "sft":
         finetune, steering = "sft", "none"
@@ -230,11 +225,7 @@ def _command(place: Place, line: object, options: str) -> str:
     parts += [f"finetune={finetune}"] if finetune else []
     parts += [f"task.fewshot={place.shots}"] if place.shots else []
     parts += ["task.pairs_from=english"] if place.english_pairs else []
-    parts += ["select_by=paper"]
-    paper = paper_tables()
-    beside = paper[(paper["table"] == line.table) & (paper["task"] == line.task)]["metric"]
-    parts += ["judge=auto"] if beside.isin(JUDGED).any() else []
-    return " ".join([*parts, *([options] if options else [])])
+    return " ".join([*parts, "select_by=paper", *([options] if options else [])])
 
 
 def _or_none(values: pd.Series) -> list[float | None]:
