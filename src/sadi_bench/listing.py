@@ -25,7 +25,7 @@ def _settings(file: Path) -> Settings:
     """Read a YAML and those that it starts from."""
     own = OmegaConf.load(file)
     below = [entry for entry in own.pop("defaults", []) if isinstance(entry, str)]
-    found = [file.parent / f"{entry}.yaml" for entry in below]
+    found = [file.parent / f"{entry.partition('@')[0]}.yaml" for entry in below]
     merged = [OmegaConf.create(dict(_settings(each))) for each in found if each.is_file()]
     return OmegaConf.merge(*merged, own)
 
@@ -50,14 +50,14 @@ def _model(model: Settings) -> str:
 def _method(method: Settings) -> str:
     source = PACKAGE / "steering" / "methods" / f"{method['kind']}.py"
     text = ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or ""
-    what = text.partition("\n")[0]
+    what = text.partition("\n")[0].partition(" (")[0]
     departs = {
         name: value
         for name, value in method.items()
         if name in ("site", "elements", "vector", "bias") and value not in ("top", "adaptive")
     }
     shown = ", ".join(f"{name}={value}" for name, value in departs.items())
-    return f"{shown}; {what}" if shown else what
+    return f"[{shown}] {what}" if shown else what
 
 
 LISTED: Mapping[str, tuple[str, Callable[[Settings], str]]] = {
