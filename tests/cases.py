@@ -27,7 +27,7 @@ def tiny_lm(name: str, dtype: torch.dtype = torch.float32) -> LanguageModel:
 def in_rows(lm: LanguageModel) -> LanguageModel:
     """The same model, its branches run in rows as for families that take no 4-D mask."""
     rows = LanguageModel(lm.name, lm.network, lm.tokenizer)
-    object.__setattr__(rows, "family", replace(lm.family, masks="alibi"))
+    vars(rows)["family"] = replace(lm.family, masks="alibi")
     return rows
 
 

@@ -15,7 +15,7 @@ from huggingface_hub import constants
 from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from transformers import AutoConfig, GPTNeoConfig, GPTNeoForCausalLM
 
-from sadi_bench import experiment
+from sadi_bench import experiment, stages
 from sadi_bench.config import GROUPS, choices
 from sadi_bench.downloads.hub import hub_answers
 from sadi_bench.errors import SettingError
@@ -163,7 +163,7 @@ def refused(finished, start: str) -> bool:
 
 @pytest.mark.parametrize(("typed", "start"), [*UNKNOWN, *WRONG_VALUES])
 def test_a_mistake_in_what_was_typed_is_told_at_once(monkeypatch, typed, start):
-    monkeypatch.setattr(experiment, "run", lambda _config: pytest.fail("a run was started"))
+    monkeypatch.setattr(experiment, "run", lambda *_: pytest.fail("a run was started"))
     finished = command(*typed.split(" "))
     assert refused(finished, start), finished.err
     assert finished.err.count("\n") == 1
@@ -345,7 +345,7 @@ def test_the_traceback_comes_back_where_it_is_asked_for(folder, monkeypatch, ful
 
 
 def test_a_mistake_of_the_program_keeps_its_traceback(folder, monkeypatch):
-    monkeypatch.setattr(experiment, "score_grid", lambda *_: [].pop())
+    monkeypatch.setattr(stages, "score_grid", lambda *_: [].pop())
     with pytest.raises(IndexError, match="pop from empty list"):
         small_run(folder)
 
@@ -355,7 +355,7 @@ def test_an_interrupted_run_leaves_no_result_and_the_next_one_works(folder, monk
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(experiment, "score_grid", interrupted)
+        patched.setattr(stages, "score_grid", interrupted)
         stopped = small_run(folder)
     assert (stopped.code, stopped.complaints) == (
         130,

@@ -8,16 +8,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from composing import settings
+from sadi_bench.experiment import run
 from sadi_bench.judging import decisions
-from sadi_bench.models import loading
 from sadi_bench.results.reading import load_run
 from sadi_bench.scoring.judges.base import Generation
 from sadi_bench.scoring.judges.choosing import judge_of
 from sadi_bench.scoring.judges.spec import JudgeSpec
+from sadi_bench.session import Session
 from scoring.judges.judge_cases import write_annotated
 from tasks.open_ended_files import write_toxigen
 from terminal import small_run, write_rows
-from text_runs import fits, letters, refused, run_of, stand_alone, texts_of, write_tasks
+from text_runs import arguments, fits, letters, refused, run_of, stand_alone, texts_of, write_tasks
 
 
 @pytest.fixture(scope="module")
@@ -152,11 +154,12 @@ def test_toxicity_is_what_the_judge_says_and_is_part_of_the_run(folder):
 
 
 def test_nothing_but_the_loader_holds_the_model_when_a_judge_loads():
-    run_of("truthfulqa", "force=true", method="tda")
-    (kept,) = loading._LOADED.values()
+    session = Session()
+    run(settings(*arguments("truthfulqa", "force=true", method="tda")), session)
+    (kept,) = session.models._held.values()
     network = weakref.ref(kept.network)
     del kept
-    loading._LOADED.clear()  # as loading another model does first
+    session.models.clear()  # as is done before a judge is loaded
     assert network() is None
 
 

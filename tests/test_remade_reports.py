@@ -57,6 +57,7 @@ def test_the_report_of_a_finished_run_is_that_of_its_result(folder, typed):
     assert remade(finished.path) == said(finished, *ALL)
 
 
+@pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize("task", ["triviaqa", "toxigen", "truthfulqa"])
 def test_so_is_that_of_other_metrics_and_of_less_being_better(task):
     finished = run_of(task, *(("judge=auto",) if task == "toxigen" else ()))

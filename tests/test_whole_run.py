@@ -9,7 +9,7 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from sadi_bench.downloads.packages import cache_folder
+from sadi_bench.disk import cache_folder
 from sadi_bench.experiment import run
 from sadi_bench.models.spec import ModelSpec
 from sadi_bench.models.tiny_random import tiny_random

@@ -61,11 +61,16 @@ def stand_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def run_of(task: str, *typed: str, method: str = "sadi-head") -> Finished:
+def arguments(task: str, *typed: str, method: str = "sadi-head") -> tuple[str, ...]:
+    """Write the command line of a small run; a later setting takes the place of an earlier one."""
     given = {setting.partition("=")[0] for setting in typed}
     defaults = ("model=tiny-random", f"task={task}", f"task.data_dir={task}", "runs_dir=runs",
                 f"method={method}", SHORT, *SIZES[task], *METHODS[method])  # fmt: skip
-    return command(*(d for d in defaults if d.partition("=")[0] not in given), *typed)
+    return (*(d for d in defaults if d.partition("=")[0] not in given), *typed)
+
+
+def run_of(task: str, *typed: str, method: str = "sadi-head") -> Finished:
+    return command(*arguments(task, *typed, method=method))
 
 
 def texts_of(finished: Finished) -> pd.DataFrame:

@@ -4,6 +4,7 @@ import errno
 import logging
 import os
 import sys
+from typing import TYPE_CHECKING
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -12,6 +13,10 @@ from omegaconf import DictConfig
 
 from sadi_bench.config import config_folder, plain_words, register_schemas, settings_of
 from sadi_bench.errors import SettingError
+from sadi_bench.session import Session
+
+if TYPE_CHECKING:
+    from sadi_bench.experiment import RunResult
 
 # A place that is full, read-only or forbidden is the user's to mend, wherever it is found out.
 PLACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM,
@@ -24,16 +29,24 @@ class _Stopped(BaseException):
     """Carry a user's mistake (its cause) past Hydra, which would add a line of its own."""
 
 
-@hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")
-def _run(cfg: DictConfig) -> None:
+def _run() -> None:
+    """Hand the command line to Hydra; the runs of a sweep share one session."""
+    session = Session()
+    main = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")
+    main(lambda cfg: _one(cfg, session))()
+
+
+def _one(cfg: DictConfig, session: Session) -> None:
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("sadi_bench").setLevel(logging.INFO)
     hydra_config = HydraConfig.get()
     try:
-        config = settings_of(cfg, hydra_config.runtime.choices)
+        runtime = hydra_config.runtime
+        config = settings_of(cfg, runtime.choices, runtime.config_sources)
         from sadi_bench.experiment import run  # seconds of imports that --help does not need
 
-        run(config)
+        finished = run(config, session)
+        _show(finished)
     except Exception as error:
         if hydra_config.mode != RunMode.MULTIRUN:
             raise _Stopped from error
@@ -41,6 +54,14 @@ def _run(cfg: DictConfig) -> None:
         overrides = " ".join(hydra_config.overrides.task)
         _say(f"{_line(error) or repr(error)} (run {hydra_config.job.num}: {overrides})")
         raise
+
+
+def _show(finished: "RunResult") -> None:
+    from sadi_bench.results.tables import run_table
+
+    if finished.remark:
+        logging.getLogger("sadi_bench").info(finished.remark)
+    print(run_table(finished.result, finished.path))  # noqa: T201
 
 
 def _compare(arguments: list[str]) -> None:

@@ -2,8 +2,11 @@
 
 import re
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -25,6 +28,8 @@ from sadi_bench.tasks.spec import TaskSpec
 
 GROUPS = ("task", "model", "method", "finetune", "judge", "experiment")
 
+Sources = Iterable[Mapping[str, str]]  # each with path, schema (file, pkg, ...) and provider
+
 # A part of what OmegaConf says → what it expected, in words.
 EXPECTED = {
     r"converted to Integer": "a whole number",
@@ -37,9 +42,39 @@ EXPECTED = {
 }
 
 
-def choices(group: str) -> list[str]:
-    """List what a group offers: one YAML file a choice."""
-    return sorted(file.stem for file in (config_folder() / group).glob("*.yaml"))
+def choices(group: str, sources: Sources = ()) -> list[str]:
+    """List what a group offers: one YAML file a choice, here or in Hydra's other `sources`.
+
+    `sources` is the composed hydra.runtime.config_sources: what --config-dir and hydra.searchpath
+    add is among them.
+    """
+    found = {name for place in _places(sources) for name in _files(place, group)}
+    return sorted(name.removesuffix(".yaml") for name in found)
+
+
+def _places(sources: Sources) -> list[Path]:
+    """Return the folders that hold groups: ours, and each that `sources` adds."""
+    places = [config_folder()]
+    for source in sources:
+        if source["schema"] == "file" and Path(source["path"]).resolve() != places[0]:
+            places.append(Path(source["path"]))
+        elif source["schema"] == "pkg":
+            places += _package_folders(source["path"].replace("/", "."))
+    return places
+
+
+def _package_folders(package: str) -> list[Path]:
+    with suppress(ModuleNotFoundError):  # Hydra warns of a place that is not there
+        spec = find_spec(package)
+        if spec and spec.origin:  # Hydra passes over a folder without __init__.py
+            return [Path(spec.origin).parent]
+    return []
+
+
+def _files(place: Path, group: str) -> list[str]:
+    folder = place / group
+    files = folder.iterdir() if folder.is_dir() else ()
+    return [file.name for file in files if file.name.endswith(".yaml")]
 
 
 def register_schemas() -> None:
@@ -53,19 +88,21 @@ def register_schemas() -> None:
     OmegaConf.register_new_resolver("choices", _listed, replace=True)  # for the text of --help
 
 
-def _listed(group: str) -> str:
-    text = textwrap.fill(", ".join(choices(group)), width=78, break_on_hyphens=False)
+def _listed(group: str, *, _root_: DictConfig) -> str:
+    known = choices(group, _root_.hydra.runtime.config_sources)
+    text = textwrap.fill(", ".join(known), width=78, break_on_hyphens=False)
     return text.replace("\n", "\n" + " " * 14)
 
 
-def settings_of(cfg: DictConfig, chosen: Mapping[str, Any]) -> RunConfig:
+def settings_of(cfg: DictConfig, chosen: Mapping[str, Any], sources: Sources = ()) -> RunConfig:
     """Turn a composed config into plain values; `chosen` is the file taken of each group.
 
     Hydra takes any key behind a `+`, several files of a group, and any name: refused here.
     """
     _check_keys(cfg, "")
+    _check_places(chosen, _places(sources))
     for group in ("task", "model", "method"):
-        _check_name(group, chosen.get(group), cfg[group])
+        _check_name(group, chosen.get(group), cfg[group], choices(group, sources))
     for group in ("finetune", "judge"):
         if chosen.get(group) is None and cfg[group].kind != "none":
             raise _choose_one(group)
@@ -82,12 +119,24 @@ def _check_keys(node: DictConfig, path: str) -> None:
             _check_keys(child, f"{path}.{key}".lstrip("."))
 
 
-def _check_name(group: str, chosen: str | None, cfg: DictConfig) -> None:
+def _check_places(chosen: Mapping[str, Any], places: list[Path]) -> None:
+    """Refuse a name that two places have: Hydra would take the first, which is ours."""
+    for group in GROUPS:
+        file = f"{chosen.get(group)}.yaml"
+        having = [place / group / file for place in places if file in _files(place, group)]
+        if len(having) > 1:
+            raise SettingError(
+                f"{group}={chosen[group]}: {having[0]} and {having[1]} have this name; rename "
+                "the file of your own."
+            )
+
+
+def _check_name(group: str, chosen: str | None, cfg: DictConfig, known: list[str]) -> None:
     """Refuse a label that is another choice's: tables would show that one's name and values."""
     name = cfg.get("name")
     if chosen is None and name:
         raise _choose_one(group)
-    if name != chosen and name in choices(group) and not cfg.get("harness"):
+    if name != chosen and name in known and not cfg.get("harness"):
         raise SettingError(
             f"{group}.name={name}: the name of another {group} than the chosen {chosen}; "
             f"choose {group}={name}, or a name of your own."
@@ -104,7 +153,7 @@ def plain_words(error: Exception) -> str | None:
         error = error.__cause__
     if isinstance(error, MissingConfigException) and "/" in str(error.missing_cfg_file):
         group, _, name = error.missing_cfg_file.rstrip("/").rpartition("/")
-        known = choices(group) if group in GROUPS else error.options or ()
+        known = set(error.options or ()) - {f"base_{group}"}
         return str(unknown_name(group, name, known))
     if isinstance(error, ConfigAttributeError | ConfigKeyError) and error.parent_node is not None:
         group, _, key = str(error.full_key).rpartition(".")

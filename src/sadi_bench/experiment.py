@@ -1,10 +1,9 @@
-"""One run on one page: pairs → elements → every cell scored → a cell chosen → written down."""
+"""One run on one page: prepare → fit → score → report → written down."""
 
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +13,26 @@ import yaml
 from sadi_bench.errors import SettingError
 from sadi_bench.identity import code_of, identifier_of, other_code, plain
 from sadi_bench.judging import check_judge, deciding_judge, judge_run
-from sadi_bench.models.finetune import finetuned
-from sadi_bench.models.loading import load_language_model, resolved
+from sadi_bench.models.loading import resolved
 from sadi_bench.record import headline_cells, result_of, write_run, write_texts
 from sadi_bench.results.paper import paper_metric
 from sadi_bench.results.paper.matching import paper_names
 from sadi_bench.results.reading import load_result
 from sadi_bench.results.report import report
-from sadi_bench.results.run_dir import is_complete, writing_run
-from sadi_bench.results.selection import cells_in_the_race
-from sadi_bench.results.tables import run_table
+from sadi_bench.results.run_dir import RunDir, is_complete, writing_run
 from sadi_bench.run_log import Clock, log_to
-from sadi_bench.scoring.bridge import SteeredLM
-from sadi_bench.scoring.frame import metrics_of, score_grid
-from sadi_bench.scoring.judges.base import Judge
+from sadi_bench.scoring.frame import metrics_of
 from sadi_bench.scoring.judges.choosing import resolved_judge
-from sadi_bench.scoring.released import left_out, released_pairs, with_skipped
-from sadi_bench.scoring.texts import headline_texts, text_grid, with_fluency
+from sadi_bench.scoring.released import left_out
+from sadi_bench.scoring.scores import Scores
+from sadi_bench.scoring.texts import headline_texts, with_fluency
+from sadi_bench.session import Session
 from sadi_bench.settings import RunConfig
-from sadi_bench.steering.activations import EncodedContrast
-from sadi_bench.steering.contrast import encode_pairs
-from sadi_bench.steering.methods import Method, method_of
-from sadi_bench.tasks.pairs import ContrastivePair, content_free_pairs, contrastive_pairs
-from sadi_bench.tasks.spec import RELEASED, TrailingNewline
+from sadi_bench.stages import Prepared, bridge, fit, prepare, say, score
+from sadi_bench.steering.artefact import to_bytes
+from sadi_bench.steering.intervention import Intervention
+from sadi_bench.steering.methods import method_of
+from sadi_bench.tasks.spec import RELEASED
 from sadi_bench.tasks.task import PAPER_MATCH, Task, load_task
 
 log = logging.getLogger("sadi_bench")
@@ -45,29 +41,32 @@ PAPER = "paper"
 
 @dataclass(frozen=True)
 class RunResult:
-    """Hold a finished run: its directory and what result.json says."""
+    """Hold a finished run: its directory and what result.json says.
+
+    `remark` says why it was not computed; None where it was.
+    """
 
     path: Path
     result: Mapping[str, Any]
+    remark: str | None = None
 
 
-def run(config: RunConfig) -> RunResult:
-    """Fit one method on one task and score its whole grid; or show the run that is there."""
-    clock = Clock()
-    method = method_of(config.method)
+def run(config: RunConfig, session: Session | None = None) -> RunResult:
+    """Fit one method on one task and score its whole grid; or find the run that is there."""
+    session = session or Session()
+    method_of(config.method)  # refuses wrong settings before anything is read
     config = dataclasses.replace(config, model=resolved(config.model))
     task = load_task(config.task, protocol=config.protocol, seed=config.seed)
     judge = resolved_judge(config.judge, task.name, config.task.data_dir)
     metric = selecting_metric(config, task)
     config = dataclasses.replace(config, select_by=metric, judge=judge)
     check_judge(config)
-    identifier = identifier_of(config, task.fingerprint)
-    path = Path(config.runs_dir).expanduser() / identifier
+    path = Path(config.runs_dir).expanduser() / identifier_of(config, task.fingerprint)
     remark = finished_before(path, config)
     if remark is None:
-        compute(config, method, task, path, clock)
-    judge_run(path, config)
-    return shown(path, remark)
+        compute(config, task, path, session)
+    judge_run(path, config, session.models)
+    return RunResult(path, load_result(path), remark)
 
 
 def finished_before(path: Path, config: RunConfig) -> str | None:
@@ -83,94 +82,74 @@ def finished_before(path: Path, config: RunConfig) -> str | None:
     return None
 
 
-def compute(config: RunConfig, method: Method, task: Task, path: Path, clock: Clock) -> None:
+def compute(config: RunConfig, task: Task, path: Path, session: Session) -> None:
     """Do all that a run is, and write its directory."""
+    clock = Clock()
     with writing_run(path.parent, path.name) as run_dir, log_to(run_dir.log_path):
         say(task.name, task.notes)
         judge = deciding_judge(config, task.metrics)
-        clock.lap("data")
-        steered, pairs, encoded, counts = fitted(config, method, task, clock)
-        grid, texts = scored(config, task, steered, judge)
-        if config.protocol == RELEASED:
-            grid = with_skipped(grid, task, steered)
-            counts["skipped"] = int(grid.loc[grid["skipped"], "doc_id"].nunique())
-            say(task.name, notes := left_out(counts))
-            task = dataclasses.replace(task, notes=(*task.notes, *notes))
+        prepared = prepare(config, task, session.models)
+        clock.lap("prepare")
+        steering = fit(prepared)
+        clock.lap("fit")
+        scores = score(prepared, steering, judge)
         clock.lap("score")
         # Before choosing, which may fail; not earlier: till now force=true keeps the old result.
         run_dir.write_config(yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True))
-        write_run(run_dir, task, steered, grid, pairs, encoded)
-        lowest = less_is_better(config, task)
-        found = report(grid, config.select_by, metrics_of(task), config.seed, lowest=lowest)
-        rows = found["protocols"]
-        if task.spec.generation_kwargs and not task.generates:
-            texts = headline_texts(task, steered, headline_cells(rows).values())
-        result = result_of(config, method, task, steered, grid, rows, counts)
+        write_run(run_dir, steering, scores, prepared.pairs)
+        found = reported(config, task, scores.frame)
+        chosen = headline_cells(found["protocols"])
+        origin = dataclasses.replace(steering.origin, chosen=chosen)
+        run_dir.write_steering(to_bytes(dataclasses.replace(steering, origin=origin)))
+        clock.lap("report")
         ours = {**found, "paper": paper_names(plain(config)), "code": code_of(config)}
-        if texts is not None:
-            ours |= write_texts(run_dir, with_fluency(texts, steered), rows)
-            clock.lap("texts")
+        ours |= described(run_dir, prepared, steering, scores, found["protocols"])
+        clock.lap("texts")
         if judge is not None:
             ours["judge_note"] = judge.note
-        clock.lap("report")
+        result = result_of(prepared, steering, scores, found["protocols"], noted(prepared, scores))
         result["sadi_bench"] |= {**ours, "seconds": clock.seconds}
         run_dir.finish(result)
 
 
-def fitted(
-    config: RunConfig, method: Method, task: Task, clock: Clock
-) -> tuple[SteeredLM, list[ContrastivePair], list[EncodedContrast], dict[str, int]]:
-    """Load the model, fine-tune it if asked, and fit the method on the task's pairs."""
-    lm = load_language_model(config.model)
-    say(lm.name, lm.notes)
-    clock.lap("model")
-    newline = task.spec.trailing_newline == TrailingNewline.prompt
-    steered = SteeredLM(
-        lm, chat=config.model.chat_template, keep_newline=newline, token_budget=config.token_budget
-    )
-    template = steered.apply_chat_template if steered.chat else None
-    pairs, encoded, counts = paired(config, task, steered, template)
-    if config.finetune.kind != "none":
-        answers = [(pair.prompt, pair.positive) for pair in encoded]
-        lm = steered.lm = finetuned(config.model, config.finetune, answers, config.seed)
-        clock.lap("finetune")
-    if texts := method.content_free:
-        pairs = content_free_pairs(task, pairs, texts, seed=config.seed, chat_template=template)
-        encoded, counts["merged_pairs"] = encode_pairs(lm, pairs, newline)
-    steered.intervention = method.fit(lm, encoded)
-    clock.lap("identify")
-    return steered, pairs, encoded, counts
+def reported(config: RunConfig, task: Task, frame: pd.DataFrame) -> dict[str, Any]:
+    """Report on a frame: protocols, cells, answers, diagnosis."""
+    lowest = less_is_better(config, task)
+    return report(frame, config.select_by, metrics_of(task), config.seed, lowest=lowest)
 
 
-def scored(
-    config: RunConfig, task: Task, steered: SteeredLM, judge: Judge | None
-) -> tuple[pd.DataFrame, pd.DataFrame | None]:
-    """Score every cell on every document; of written answers also return the texts."""
-    if not task.generates:
-        return score_grid(task, steered), None
-    race = partial(
-        cells_in_the_race,
-        metric=config.select_by,
-        count=config.task.n_test_cells,
-        lowest=less_is_better(config, task),
-    )
-    return text_grid(task, steered, race, judge)
+def described(
+    run_dir: RunDir,
+    prepared: Prepared,
+    steering: Intervention,
+    scores: Scores,
+    rows: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Write what the model wrote, and say how it reads; nothing where it was asked for no text.
+
+    A multiple-choice task may ask the headline cells to answer in their own words.
+    """
+    task, lm, budget = prepared.task, prepared.lm, prepared.config.token_budget
+    texts = scores.texts
+    if task.spec.generation_kwargs and not task.generates:
+        steered = bridge(lm, task, steering, budget)
+        texts = headline_texts(task, steered, headline_cells(rows).values())
+    return {} if texts is None else write_texts(run_dir, with_fluency(texts, lm, budget), rows)
+
+
+def noted(prepared: Prepared, scores: Scores) -> tuple[str, ...]:
+    """Return what a reader of the numbers must know of the task, and say what is new of it."""
+    if prepared.config.protocol != RELEASED:
+        return prepared.task.notes
+    skipped = int(scores.frame.loc[scores.frame["skipped"], "doc_id"].nunique())
+    notes = left_out({**prepared.pairs.counts, "skipped": skipped})
+    say(prepared.task.name, notes)
+    return (*prepared.task.notes, *notes)
 
 
 def less_is_better(config: RunConfig, task: Task) -> bool:
     """Say whether the cell with the lowest value is the best: toxicity, for example."""
     return not task.metrics.get(config.select_by, True)
-
-
-def paired(
-    config: RunConfig, task: Task, steered: SteeredLM, template: Callable | None
-) -> tuple[list[ContrastivePair], list[EncodedContrast], dict[str, int]]:
-    """Make the task's pairs, as text and as tokens, and count them."""
-    pairs = contrastive_pairs(task, seed=config.seed, chat_template=template)
-    if config.protocol == RELEASED:
-        return released_pairs(steered, pairs)
-    encoded, merged = encode_pairs(steered.lm, pairs, steered.keep_newline)
-    return pairs, encoded, {"pairs": len(pairs), "merged_pairs": merged}
 
 
 def selecting_metric(config: RunConfig, task: Task) -> str:
@@ -212,18 +191,3 @@ def _metrics_of_log_odds(task: Task) -> list[str]:
     if task.answers is None:
         return ["auc_pooled"]
     return ["auc", *(["acc_biased"] if task.select is not None else [])]
-
-
-def say(name: str, notes: tuple[str, ...]) -> None:
-    """Tell the user, and log.txt, what a reader of the numbers must know."""
-    for note in notes:
-        log.info("%s: %s", name, note)
-
-
-def shown(path: Path, remark: str | None = None) -> RunResult:
-    """Print a finished run's table and return it."""
-    if remark:
-        log.info(remark)
-    result = load_result(path)
-    print(run_table(result, path))  # noqa: T201
-    return RunResult(path, result)

@@ -13,13 +13,14 @@ import pandas as pd
 
 from sadi_bench.errors import SettingError
 from sadi_bench.identity import departures
+from sadi_bench.models.loading import Models
 from sadi_bench.provenance import source_digest
 from sadi_bench.record import headline_cells
 from sadi_bench.results.judged import judged_report
 from sadi_bench.results.reading import TEXT_KEY, load_result, load_texts
 from sadi_bench.results.run_dir import writing_run
 from sadi_bench.scoring.judges.base import WORST, Generation, Judge
-from sadi_bench.scoring.judges.choosing import judge_fingerprint, judge_of
+from sadi_bench.scoring.judges.choosing import OFFLINE, judge_fingerprint, judge_of
 from sadi_bench.settings import RunConfig
 from sadi_bench.tasks.spec import OutputType
 
@@ -54,8 +55,11 @@ def check_judge(config: RunConfig) -> None:
         )
 
 
-def judge_run(path: Path, config: RunConfig) -> None:
-    """Judge a finished run's texts, unless this judge has; adds its decisions to the run."""
+def judge_run(path: Path, config: RunConfig, models: Models) -> None:
+    """Judge a finished run's texts, unless this judge has; adds its decisions to the run.
+
+    The model that wrote leaves `models` before a judge from a model is loaded.
+    """
     kind = config.judge.kind
     if kind == "none" or config.judge_decides:
         return
@@ -65,6 +69,8 @@ def judge_run(path: Path, config: RunConfig) -> None:
     with writing_run(path.parent, path.name) as run_dir:
         result = load_result(path)  # not before: another judge may have been at work
         rows = load_texts(path, result)
+        if kind not in OFFLINE:
+            models.clear()
         judge = judge_of(config.judge, config.task.data_dir)
         texts = pd.DataFrame(rows)
         found = decisions(judge, texts)

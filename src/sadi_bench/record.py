@@ -1,77 +1,70 @@
 """What a run writes down: result.json in lm-eval's schema, and rows that anyone can recompute."""
 
-import json
 import math
-import os
-import platform
-import resource
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import lm_eval
 import pandas as pd
 import torch
 
-import sadi_bench
 from sadi_bench.models.language_model import LanguageModel
+from sadi_bench.provenance import commit, environment
 from sadi_bench.results.groups import group_means
 from sadi_bench.results.run_dir import RunDir
-from sadi_bench.scoring.bridge import SteeredLM, evaluate_cell
-from sadi_bench.scoring.frame import requests_by_doc, scored_splits
+from sadi_bench.scoring.entries import entry_of
+from sadi_bench.scoring.scores import Scores
 from sadi_bench.scoring.texts import measures
 from sadi_bench.settings import RunConfig
-from sadi_bench.steering.activations import EncodedContrast
+from sadi_bench.stages import Pairs, Prepared
 from sadi_bench.steering.intervention import Intervention
-from sadi_bench.steering.methods import Method
-from sadi_bench.tasks.pairs import ContrastivePair
 from sadi_bench.tasks.spec import PairsFrom
-from sadi_bench.tasks.task import DOC_ID, GOLD, GROUP, Task
+from sadi_bench.tasks.task import Task
 
 HEADLINES = {"unsteered": "", "heldout": "_heldout", "oracle": "_oracle"}
 """A row of the report → what its entry in lm-eval's `results` is called behind the task's name."""
 
 
-def harness_results(
-    task: Task, steered: SteeredLM, grid: pd.DataFrame, report: Mapping[str, Any]
+def result_of(
+    prepared: Prepared,
+    steering: Intervention,
+    scores: Scores,
+    rows: Mapping[str, Any],
+    notes: Sequence[str],
 ) -> dict[str, Any]:
-    """Let lm-eval evaluate the unsteered model and the chosen cells on the test split.
+    """Assemble result.json: lm-eval's keys, and ours under `sadi_bench`."""
+    return {
+        **lm_eval_results(prepared.task, scores, rows),
+        **_lm_eval_facts(prepared.config, prepared.lm),
+        "sadi_bench": _ours(prepared, steering, scores, rows, notes),
+    }
 
-    A cell that left the number range on some document has no entry: lm-eval would take the first
-    of answers that are all -inf, now and then the right one. Nor has a steered cell that skips
-    documents, of which lm-eval knows nothing.
+
+def lm_eval_results(task: Task, scores: Scores, rows: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the unsteered model and the chosen cells an entry each, as lm-eval reports a task.
+
+    A cell that overflowed on some document has no entry: lm-eval would take the first of answers
+    that are all -inf, now and then the right one. Nor has a steered cell that skips documents, of
+    which lm-eval knows nothing.
     """
-    skips = "skipped" in grid and grid["skipped"].any()
+    skips = "skipped" in scores.frame and scores.frame["skipped"].any()
     merged: dict[str, Any] = {}
     for row, suffix in HEADLINES.items():
-        if row not in headline_cells(report) or report[row]["n_nonfinite"] or (suffix and skips):
+        cell = headline_cells(rows).get(row)
+        if cell is None or rows[row]["n_nonfinite"] or (suffix and skips):
             continue
-        name = task.name + suffix
-        found = evaluate_cell(steered, {name: task.test}, report[row]["cell"])
-        found["configs"][name].pop("custom_dataset", None)  # a function's address is no setting
+        found = entry_of(task, scores.lm_eval, scores.frame, cell, suffix)
+        for name in found.get("configs", {}):  # a function's address is no setting
+            found["configs"][name].pop("custom_dataset", None)
         for key, value in found.items():
-            if isinstance(value, dict):
-                merged.setdefault(key, {}).update(value)
+            merged.setdefault(key, {}).update(value)
     return merged
 
 
-def result_of(
-    config: RunConfig,
-    method: Method,
-    task: Task,
-    steered: SteeredLM,
-    grid: pd.DataFrame,
-    report: Mapping[str, Any],
-    counts: Mapping[str, int],
-) -> dict[str, Any]:
-    """Assemble result.json: lm-eval's keys, and ours under `sadi_bench`; `counts` are of pairs."""
-    lm = steered.lm
+def _lm_eval_facts(config: RunConfig, lm: LanguageModel) -> dict[str, Any]:
     return {
-        **harness_results(task, steered, grid, report),
         "config": {
             "model": "sadi-bench",
             "model_args": {"pretrained": lm.network.config._name_or_path or lm.name},
@@ -81,54 +74,60 @@ def result_of(
             "random_seed": config.seed,
             "fewshot_seed": config.seed,
         },
-        "git_hash": _commit(),
+        "git_hash": commit(),
         "date": time.time(),
         "lm_eval_version": lm_eval.__version__,
         "transformers_version": version("transformers"),
-        "sadi_bench": {
-            "task": task.name,
-            "model": lm.name,
-            "method": " ".join([config.method["name"], *method.departures()]),
-            "protocol": config.protocol,
-            "fewshot": config.task.fewshot,
-            "chance": task.chance,
-            "english_pairs": task.spec.pairs_from == PairsFrom.english,
-            "protocols": report,
-            "groups": _groups(task, grid, report),
-            "counts": {**_counts(task, steered, grid), **counts},
-            "notes": [*task.notes, *lm.notes],
-            "environment": _environment(lm),
-            **({} if lm.finetune is None else {"finetune": dict(lm.finetune)}),
-            **_what_it_did(steered, report),
-        },
     }
 
 
-def _what_it_did(steered: SteeredLM, report: Mapping[str, Any]) -> dict[str, Any]:
-    """Name a control as such, and give what was measured of the headline cells on the way."""
-    control = getattr(steered.intervention, "control", False)
-    found: dict[str, Any] = {"control": True} if control else {}
-    if measured := steered.measured():
+def _ours(
+    prepared: Prepared,
+    steering: Intervention,
+    scores: Scores,
+    rows: Mapping[str, Any],
+    notes: Sequence[str],
+) -> dict[str, Any]:
+    config, method, task, lm = prepared.config, prepared.method, prepared.task, prepared.lm
+    found = {
+        "task": task.name,
+        "model": lm.name,
+        "method": " ".join([config.method["name"], *method.departures()]),
+        "protocol": config.protocol,
+        "fewshot": config.task.fewshot,
+        "chance": task.chance,
+        "english_pairs": task.spec.pairs_from == PairsFrom.english,
+        "protocols": rows,
+        "groups": _groups(task, scores.frame, rows),
+        "counts": _counts(task, steering, scores, prepared.pairs),
+        "notes": [*notes, *lm.notes],
+        "environment": environment() | _hardware(lm),
+    }
+    if lm.finetune is not None:
+        found["finetune"] = dict(lm.finetune)
+    if method.control:
+        found["control"] = True
+    if scores.measured:
         found["measured"] = {
-            row: {name: values[cell] for name, values in measured.items()}
-            for row, cell in headline_cells(report).items()
+            row: {name: values[cell] for name, values in scores.measured.items()}
+            for row, cell in headline_cells(rows).items()
         }
     return found
 
 
-def headline_cells(report: Mapping[str, Any]) -> dict[str, int]:
+def headline_cells(rows: Mapping[str, Any]) -> dict[str, int]:
     """Name the cells of the report's rows, of those that are one cell each."""
-    rows = {row: report[row] for row in HEADLINES if report[row] is not None}
-    return {row: found["cell"] for row, found in rows.items() if found["cell"] is not None}
+    found = {row: rows[row] for row in HEADLINES if rows[row] is not None}
+    return {row: each["cell"] for row, each in found.items() if each["cell"] is not None}
 
 
 def write_texts(
-    run_dir: RunDir, texts: pd.DataFrame, report: Mapping[str, Any]
+    run_dir: RunDir, texts: pd.DataFrame, rows: Mapping[str, Any]
 ) -> dict[str, dict[str, Any]]:
     """Write what the model wrote; say how the headline cells' texts of the test split read."""
     run_dir.write_texts(text_rows(texts))
     test = texts[texts["split"] == "test"]
-    cells = headline_cells(report)
+    cells = headline_cells(rows)
     return {"texts": {row: measures(test[test["cell"] == cell]) for row, cell in cells.items()}}
 
 
@@ -141,32 +140,20 @@ def text_rows(texts: pd.DataFrame) -> Iterator[dict[str, Any]]:
         }
 
 
-def write_run(
-    run_dir: RunDir,
-    task: Task,
-    steered: SteeredLM,
-    grid: pd.DataFrame,
-    pairs: Sequence[ContrastivePair],
-    encoded: Sequence[EncodedContrast],
-) -> None:
-    """Write every file of a run but config.yaml, log.txt and the closing result.json."""
-    intervention = steered.intervention
-    run_dir.write_pairs(_pair_rows(pairs, encoded))
-    run_dir.write_docs(_doc_rows(task, steered))
+def write_run(run_dir: RunDir, steering: Intervention, scores: Scores, pairs: Pairs) -> None:
+    """Write the rows that a run was made of; the frame, and the elements that were ranked."""
+    run_dir.write_pairs(_pair_rows(pairs))
+    run_dir.write_docs(scores.docs)
     run_dir.write_elements(
-        pd.DataFrame(intervention.elements(), columns=["layer", "index", "score"])
+        pd.DataFrame(steering.elements(), columns=["layer", "index", "score"])
         .rename_axis("rank")
         .reset_index()
     )
-    run_dir.write_grid(grid)
-    tensors = {name: tensor.cpu().numpy() for name, tensor in intervention.tensors().items()}
-    run_dir.write_steering(tensors, _metadata(intervention, steered.lm))
+    run_dir.write_grid(scores.frame)
 
 
-def _pair_rows(
-    pairs: Sequence[ContrastivePair], encoded: Sequence[EncodedContrast]
-) -> Iterator[dict[str, Any]]:
-    for pair, tokens in zip(pairs, encoded, strict=True):
+def _pair_rows(pairs: Pairs) -> Iterator[dict[str, Any]]:
+    for pair, tokens in zip(pairs.texts, pairs.tokens, strict=True):
         yield {
             **vars(pair),
             "prompt_tokens": tokens.prompt,
@@ -175,37 +162,9 @@ def _pair_rows(
         }
 
 
-def _doc_rows(task: Task, steered: SteeredLM) -> Iterator[dict[str, Any]]:
-    for split, harness in scored_splits(task).items():
-        docs, asked = harness.test_docs(), requests_by_doc(harness)
-        for number, doc in enumerate(docs):
-            row = {"split": split, "doc_id": doc[DOC_ID], "group": doc[GROUP]}
-            if task.generates:
-                row["prompt_tokens"] = steered.text_tokens(asked[number][0].args[0])
-            else:
-                choices = len(harness.doc_to_choice(doc))
-                tokens = [steered.tokens(instance.args) for instance in asked[number][:choices]]
-                row |= {"prompt_tokens": tokens[0][0], "gold": doc[GOLD]}
-                row["choice_tokens"] = [answer for _, answer in tokens]
-            yield row | {column: doc[column] for column in task.spec.group_by}
-
-
-def _metadata(intervention: Intervention, lm: LanguageModel) -> dict[str, str]:
-    """Describe the steering in one JSON text: safetensors orders several entries by lot."""
-    facts = {
-        "site": intervention.site.value,
-        "reach": intervention.reach.value,
-        "model": lm.network.config._name_or_path or lm.name,
-        "model_type": lm.network.config.model_type,
-        "dtype": str(lm.dtype).removeprefix("torch."),
-        "sadi_bench_version": sadi_bench.__version__,
-    }
-    return {"sadi_bench": json.dumps(facts, sort_keys=True)}
-
-
-def _groups(task: Task, grid: pd.DataFrame, report: Mapping[str, Any]) -> dict[str, Any]:
+def _groups(task: Task, grid: pd.DataFrame, rows: Mapping[str, Any]) -> dict[str, Any]:
     """Average every headline cell over groups of documents, each weighted by its documents."""
-    cells = headline_cells(report)
+    cells = headline_cells(rows)
     shown = ("acc", "paper_match", "exact_match") if "acc" in task.metrics else task.metrics
     docs = [{"split": "test", **doc} for doc in task.rows("test")] if task.spec.group_by else []
     return {
@@ -217,47 +176,21 @@ def _groups(task: Task, grid: pd.DataFrame, report: Mapping[str, Any]) -> dict[s
     }
 
 
-def _counts(task: Task, steered: SteeredLM, grid: pd.DataFrame) -> dict[str, int]:
-    splits = scored_splits(task)
+def _counts(task: Task, steering: Intervention, scores: Scores, pairs: Pairs) -> dict[str, int]:
+    frame, test = scores.frame, scores.frame["split"] == "test"
+    docs = frame.groupby("split")["doc_id"].nunique()
+    found = {**docs.to_dict(), "cells": len(steering.cells)}
+    if task.generates:
+        found["test_cells"] = frame.loc[test, "cell"].nunique()
+    found |= {"nonfinite_rows": int((~frame["finite"]).sum()), "merged_answers": scores.merged}
+    if "skipped" in frame:
+        found["skipped"] = frame.loc[frame["skipped"], "doc_id"].nunique()
+    return {name: int(count) for name, count in (found | dict(pairs.counts)).items()}
+
+
+def _hardware(lm: LanguageModel) -> dict[str, Any]:
     return {
-        **{name: len(harness.test_docs()) for name, harness in splits.items()},
-        "cells": len(steered.intervention.cells),
-        **({"test_cells": _test_cells(grid)} if task.generates else {}),
-        "nonfinite_rows": int((~grid["finite"]).sum()),
-        "merged_answers": len(steered.merged),
-    }
-
-
-def _test_cells(grid: pd.DataFrame) -> int:
-    return int(grid.loc[grid["split"] == "test", "cell"].nunique())
-
-
-def _environment(lm: LanguageModel) -> dict[str, Any]:
-    unit = 1 if sys.platform == "darwin" else 1024
-    return {
-        "sadi_bench": sadi_bench.__version__,
-        "commit": _commit(),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "packages": {
-            name: version(name)
-            for name in ("torch", "transformers", "datasets", "lm_eval", "numpy", "pandas")
-        },
         "device": torch.cuda.get_device_name() if lm.device.type == "cuda" else lm.device.type,
         "dtype": str(lm.dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
-        "cores": os.cpu_count(),
-        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
     }
-
-
-def _commit() -> str | None:
-    """Name the commit of the code that runs, `-dirty` if it was changed; None for a wheel."""
-    source = Path(__file__).resolve().parent
-    if not (source.parents[1] / ".git").exists():
-        return None
-    command = ["git", "-C", str(source), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None

@@ -110,7 +110,7 @@ def fitted(model, **settings):
 def test_what_the_probe_calls_negative_is_turned_by_the_predicted_angle(name):
     model = tiny_lm(name)
     steering = fitted(model)
-    tensors, ranks = steering.tensors(), steering.tensors()["layer_ranks"].tolist()
+    tensors, ranks = steering.tensors(), steering.tensors()["layer_ranks"].flatten().tolist()
     queries = recorded(model, contrasts(8, seed=5)).reshape(16, LAYERS, WIDTH)
     grid = [(0, 0.0), *((k, s) for k in TOP_KS for s in STRENGTHS)]
     turns = 0
@@ -176,7 +176,7 @@ def test_a_strength_of_zero_is_the_unsteered_model(name):
 def test_turned_residuals_score_as_one_sequence_at_a_time(name, reach):
     model, requests = tiny_lm(name), requests_for(name)
     steering = fitted(model, strength=[0.5, 1.0], reach=reach)
-    tensors, ranks = steering.tensors(), steering.tensors()["layer_ranks"].tolist()
+    tensors, ranks = steering.tensors(), steering.tensors()["layer_ranks"].flatten().tolist()
     for request, scores in zip(requests, score_choices(model, requests, steering), strict=True):
         for cell in steering.cells[1:]:
 

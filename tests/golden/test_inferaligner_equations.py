@@ -10,7 +10,7 @@ from cases import contrasts, in_rows, merging_tokenizer, requests_for, tiny_lm
 from sadi_bench.errors import SettingError
 from sadi_bench.models import loading
 from sadi_bench.models.language_model import LanguageModel
-from sadi_bench.models.loading import load_language_model, resolved
+from sadi_bench.models.loading import Models, resolved
 from sadi_bench.models.spec import ModelSpec
 from sadi_bench.scoring.choices import ChoiceRequest, score_choices
 from sadi_bench.steering.methods import method_of
@@ -221,11 +221,11 @@ def test_a_guide_gives_the_vectors_and_the_model_keeps_its_gates(guide):
 
 def test_a_guide_stands_beside_the_model_and_leaves_memory(guide, monkeypatch):
     own = resolved(ModelSpec(pretrained=guide, name="mine", device="cpu", dtype="float32"))
-    model, left = load_language_model(own), []
-    forget = loading.forget
-    monkeypatch.setattr(loading, "forget", lambda second: (left.append(second), forget(second)))
+    models, left = Models(), []
+    model, free = models.load(own), loading.free
+    monkeypatch.setattr(loading, "free", lambda second: (left.append(second), free(second)))
     InferAligner(guide=guide, top_k=1).fit(model, contrasts(PAIRS))
-    assert load_language_model(own) is model
+    assert models.load(own) is model
     assert all(parameter.numel() for parameter in model.network.parameters())
     assert [sum(p.numel() for p in second.network.parameters()) for second in left] == [0]
 

@@ -1,9 +1,7 @@
 """Fine-tuned checkpoints: what is trained, kept, used again and gone on with."""
 
-import fcntl
 import io
 import json
-import os
 import sys
 import threading
 from dataclasses import replace
@@ -12,18 +10,20 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from filelock import FileLock
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sadi_bench.errors import SettingError
-from sadi_bench.models import finetune, loading
+from sadi_bench.models import finetune
 from sadi_bench.models.finetune import finetuned
 from sadi_bench.models.language_model import LanguageModel
-from sadi_bench.models.loading import load_language_model, resolved
+from sadi_bench.models.loading import Models, load_language_model, resolved
 from sadi_bench.models.spec import FinetuneSpec, LoraSpec, ModelSpec
 
 MODEL = ModelSpec(pretrained="tiny-random", device="cpu", dtype="float32")
 SFT = FinetuneSpec("sft", learning_rate=1e-3)
 LORA = FinetuneSpec("lora", learning_rate=1e-2, lora=LoraSpec(dropout=0.1))
+MODELS = Models()
 EXAMPLES = [(tuple(range(5, 9 + i)), (60 + i, 9)[: 1 + i % 2]) for i in range(8)]
 STEPS = 3 * 2  # epochs x batches
 
@@ -51,7 +51,7 @@ def steps(monkeypatch) -> list[int]:
 
 def tune(spec: FinetuneSpec = SFT, model: ModelSpec = MODEL, **changed) -> LanguageModel:
     settings = {"examples": EXAMPLES, "seed": 0, **changed}
-    return finetuned(resolved(model), spec, **settings)
+    return finetuned(resolved(model), spec, models=MODELS, **settings)
 
 
 def weights(lm: LanguageModel) -> dict[str, torch.Tensor]:
@@ -75,7 +75,7 @@ def answer_logprob(lm: LanguageModel) -> float:
 
 @pytest.mark.parametrize("spec", [SFT, LORA], ids=["sft", "lora"])
 def test_three_epochs_raise_the_answers_log_probability(spec):
-    before = answer_logprob(load_language_model(resolved(MODEL)))
+    before = answer_logprob(MODELS.load(MODEL))
     tuned = tune(spec)
     assert answer_logprob(tuned) > before + 5
     losses = tuned.finetune["train_loss"]
@@ -86,7 +86,7 @@ def test_three_epochs_raise_the_answers_log_probability(spec):
 
 
 def test_no_fine_tuning_gives_the_model_as_it_is(kept):
-    assert tune(FinetuneSpec()) is load_language_model(resolved(MODEL))
+    assert tune(FinetuneSpec()) is MODELS.load(MODEL)
     assert not kept.exists()
 
 
@@ -95,13 +95,13 @@ def test_a_second_call_trains_nothing_and_loads_the_same_weights(spec, kept, ste
     first = tune(spec)
     trained, facts = weights(first), first.finetune
     assert len(steps) == STEPS
-    loading._LOADED.clear()
+    MODELS.clear()
     second = tune(spec)
     assert len(steps) == STEPS
     assert equal(trained, weights(second))
     assert (facts["reused"], second.finetune["reused"]) == (False, True)
     assert {**facts, "reused": True} == second.finetune
-    assert [path.name for path in kept.iterdir()] == [facts["checkpoint"]]
+    assert [path.name for path in kept.iterdir() if path.is_dir()] == [facts["checkpoint"]]
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_a_resumed_training_ends_with_the_weights_of_a_whole_one(
 ):
     whole = tune(spec)
     expected, losses = weights(whole), whole.finetune["train_loss"]
-    loading._LOADED.clear()
+    MODELS.clear()
     kept.rename(kept.with_name("elsewhere"))
     steps.clear()
     counted = transformers.Trainer.training_step
@@ -142,7 +142,7 @@ def test_a_resumed_training_ends_with_the_weights_of_a_whole_one(
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(transformers.Trainer, "training_step", stopped)
         tune(spec)
-    assert {path.suffix for path in kept.iterdir()} == {".partial"}
+    assert {path.suffix for path in kept.iterdir()} == {".partial", ".lock"}
     steps.clear()
     resumed = tune(spec)
     assert steps == list(range(stop_at // 2 * 2, STEPS))  # from the last epoch that was finished
@@ -161,7 +161,7 @@ def test_a_training_that_was_done_but_not_saved_is_saved_without_another_step(
         tune()
     steps.clear()
     found = tune()
-    (saved,) = kept.iterdir()
+    (saved,) = (path for path in kept.iterdir() if path.is_dir())
     found_weights, losses = weights(found), found.finetune["train_loss"]
     assert steps == []
     saved.rename(kept.parent / "aside")
@@ -172,7 +172,7 @@ def test_a_training_that_was_done_but_not_saved_is_saved_without_another_step(
 
 def test_a_checkpoint_that_was_cut_off_while_written_is_not_gone_on_from(kept, steps):
     expected = weights(tune())
-    (done,) = kept.iterdir()
+    (done,) = (path for path in kept.iterdir() if path.is_dir())
     trainer = done.with_suffix(".partial") / "trainer"
     for step, state in ((2, None), (4, '{"epoch": 1.')):
         (trainer / f"checkpoint-{step}").mkdir(parents=True)
@@ -207,7 +207,7 @@ def test_small_steps_are_kept_in_float32_and_evaluated_in_the_runs_dtype(kept):
     tuned = tune(replace(SFT, learning_rate=2e-6), low)
     assert tuned.dtype == torch.bfloat16
     saved = AutoModelForCausalLM.from_pretrained(kept / tuned.finetune["checkpoint"])
-    base = load_language_model(resolved(MODEL)).network.state_dict()
+    base = MODELS.load(MODEL).network.state_dict()
     assert saved.dtype == torch.float32
     moved = (saved.lm_head.weight - base["lm_head.weight"]).abs()
     assert (moved > 0).float().mean() > 0.9
@@ -215,11 +215,11 @@ def test_small_steps_are_kept_in_float32_and_evaluated_in_the_runs_dtype(kept):
 
 
 def test_the_base_leaves_memory_and_is_loaded_whole_the_next_time():
-    base = load_language_model(resolved(MODEL))
+    base = MODELS.load(MODEL)
     before = weights(base)
     tune()
     assert sum(parameter.numel() for parameter in base.network.parameters()) == 0
-    assert equal(before, weights(load_language_model(resolved(MODEL))))
+    assert equal(before, weights(MODELS.load(MODEL)))
 
 
 def test_training_leaves_the_global_generators_alone():
@@ -234,8 +234,8 @@ def test_a_second_process_waits_and_loads_what_the_first_trained(kept, steps):
     aside, partial = kept.parent / "aside", done.with_suffix(".partial")
     done.rename(aside)
     partial.mkdir()
-    first = os.open(partial, os.O_RDONLY)
-    fcntl.flock(first, fcntl.LOCK_EX)
+    first = FileLock(partial.with_suffix(".lock"))
+    first.acquire()
     steps.clear()
     found: list[bool] = []
     waiting = threading.Thread(target=lambda: found.append(tune().finetune["reused"]))
@@ -243,7 +243,7 @@ def test_a_second_process_waits_and_loads_what_the_first_trained(kept, steps):
     waiting.join(1)
     assert waiting.is_alive()
     aside.rename(done)
-    os.close(first)
+    first.release()
     waiting.join(60)
     assert (found, steps) == ([True], [])
 
@@ -268,8 +268,8 @@ def test_nothing_to_train_on_is_refused():
 def test_a_training_that_diverges_names_the_learning_rate_and_leaves_nothing(kept):
     with pytest.raises(SettingError, match=r"finetune.learning_rate=1e\+30: the training diverged"):
         tune(replace(SFT, learning_rate=1e30))
-    assert not list(kept.rglob("*"))
-    assert answer_logprob(load_language_model(resolved(MODEL))) > -1e4  # not the spoilt one
+    assert not [path for path in kept.rglob("*") if path.suffix != ".lock"]
+    assert answer_logprob(MODELS.load(MODEL)) > -1e4  # not the spoilt one
 
 
 def test_unknown_target_modules_are_refused_in_one_line():

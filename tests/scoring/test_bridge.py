@@ -72,7 +72,7 @@ def test_merged_and_padded_texts_are_scored_as_lm_evals_own_model_scores_them(sp
         assert ours[1] == expected[1]
 
 
-def test_a_further_cell_builds_no_request_again(reviews, speaker, steering, monkeypatch):
+def test_a_further_cell_is_scored_with_the_first(reviews, speaker, steering, monkeypatch):
     calls = Counter()
 
     def counted(name: str):
@@ -94,7 +94,6 @@ def test_a_further_cell_builds_no_request_again(reviews, speaker, steering, monk
     for times, cell in enumerate((1, 4, 0), 2):
         evaluate_cell(steered, {"reviews": task}, cell)
         assert calls["process_results"] == 9 * times
-    assert (calls["build_all_requests"], calls["fewshot_context"]) == (1, 9)
     assert scored == []
 
 
@@ -146,23 +145,12 @@ def test_every_cell_is_evaluated_as_if_it_were_the_only_one(reviews, speaker, st
 
 
 def test_an_unseen_answer_of_a_known_prompt_is_scored(speaker, steering):
-    steered = SteeredLM(speaker, steering())
-    steered.cell = 1
+    steered = SteeredLM(speaker, steering(), cell=1)
     (first,) = steered.loglikelihood([request("Answer:", " yes")])
     both = steered.loglikelihood([request("Answer:", " no"), request("Answer:", " yes")])
-    fresh = SteeredLM(speaker, steering())
-    fresh.cell = 1
+    fresh = SteeredLM(speaker, steering(), cell=1)
     assert both[1] == first
     assert both[0] == pytest.approx(fresh.loglikelihood([request("Answer:", " no")])[0], abs=1e-5)
-
-
-def test_a_new_intervention_forgets_the_old_ones_scores(speaker, steering):
-    steered = SteeredLM(speaker, steering(strength=[3.0]))
-    steered.cell = 2
-    old = steered.loglikelihood([request("Answer:", " yes")])
-    steered.intervention = steering(strength=[-9.0])
-    new = steered.loglikelihood([request("Answer:", " yes")])
-    assert new != old
 
 
 def test_merged_answers_are_counted_once_however_often_they_are_asked():

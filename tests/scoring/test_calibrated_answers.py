@@ -133,7 +133,7 @@ def test_an_answer_that_no_pair_has_is_refused(reviews, speaker):
 def test_a_contextual_constant_needs_a_text():
     with pytest.raises(SettingError, match=r"method\.content_free=\[\]: .*list at least one"):
         Calibrate(content_free=[])
-    assert Calibrate(bias="prior").content_free == ()
+    assert Calibrate(bias="prior").blank_texts() == ()
 
 
 def test_a_constant_makes_the_paper_count_an_answer_too(reviews, speaker):
@@ -143,7 +143,7 @@ def test_a_constant_makes_the_paper_count_an_answer_too(reviews, speaker):
         return reviews(doc_to_choice=["B", "Q", "G"], target_delimiter="")
 
     intervention = Calibrate(scale=[0.0, 1000.0]).fit(speaker, pairs_of(letters, speaker))
-    grid = score_grid(letters(), SteeredLM(speaker, intervention)).query("split == 'test'")
+    grid = score_grid(letters(), SteeredLM(speaker, intervention))[0].query("split == 'test'")
     by_cell = {cell: rows for cell, rows in grid.groupby("cell")}
     assert set(by_cell[0].paper_match) == {0}
     assert by_cell[1].predicted.tolist() == by_cell[0].predicted.tolist()

@@ -5,6 +5,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+import torch
 
 from cases import contrasts, in_rows, pair_rows, plain_logits, requests_for, tiny_lm
 from sadi_bench.models.families import blocks_of
@@ -154,7 +155,11 @@ def assert_calibrated(lm, requests):
     changed = 0
     for request in requests:
         bias = np.array([2.0, -1.0, 3.5, 0.5])[: len(request.answers)]
-        intervention = ChoiceBias(request.answers, bias, Calibrate(scale=SCALES).grid())
+        intervention = ChoiceBias(
+            answers=request.answers,
+            bias=torch.from_numpy(bias),
+            cells=Calibrate(scale=SCALES).grid(),
+        )
         (scores,) = score_choices(lm, [request], intervention)
         for cell, scale in enumerate([0.0, *SCALES]):
             logprobs, greedy, predicted = score_calibrated(

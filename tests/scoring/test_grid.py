@@ -20,7 +20,7 @@ from slow_loop import matches
 @pytest.fixture(scope="module")
 def scored(reviews, speaker, steering):
     task, steered = reviews(), SteeredLM(speaker, steering())
-    return task, steered, score_grid(task, steered)
+    return task, steered, score_grid(task, steered)[0]
 
 
 def test_a_row_for_every_split_document_and_cell(scored):
@@ -61,11 +61,11 @@ def test_decisions_follow_from_the_log_probabilities(scored):
 def test_exact_match_is_the_greedy_flag_of_the_gold_answer(reviews, speaker, steering):
     """A random model never says an answer by itself, so the flags are drawn here."""
     task, steered = reviews(), SteeredLM(speaker, steering())
-    score_grid(task, steered)
+    score_grid(task, steered)[0]
     rng = np.random.default_rng(0)
     for key, found in steered._scores.items():
         steered._scores[key] = found._replace(greedy=rng.random(found.greedy.shape) < 0.5)
-    grid = score_grid(task, steered)
+    grid = score_grid(task, steered)[0]
     for number, instances in requests_by_doc(task.test).items():
         doc = task.test.test_docs()[number]
         rows = grid[(grid.split == "test") & (grid.doc_id == doc["doc_id"])].set_index("cell")
@@ -90,7 +90,7 @@ def test_the_grid_keeps_its_columns_and_its_answers_in_a_file(scored, tmp_path):
     assert again.attrs["answers"] == ["Bad", "Quite good", "Good"]
     assert again.predicted.dtype == "category"
     assert parameter_columns(again) == ["top_k", "strength"]
-    assert "answers" not in score_grid(differing(scored[0]), scored[1]).attrs
+    assert "answers" not in score_grid(differing(scored[0]), scored[1])[0].attrs
 
 
 def differing(task):
@@ -100,13 +100,13 @@ def differing(task):
 def test_paper_match_judges_the_decoded_arg_max_of_the_gold_answer(reviews, speaker, steering):
     """A random model never says an answer by itself, so what it says is drawn here."""
     task, steered = reviews(), SteeredLM(speaker, steering())
-    score_grid(task, steered)
+    score_grid(task, steered)[0]
     rng = np.random.default_rng(0)
     for (prompt, answer), found in steered._scores.items():
         said = [answer, speaker.encode(" bad") + [0] * 9, speaker.encode("GOOD.") + [0] * 9]
         said = np.array([(*said[i], *[0] * 9)[: len(answer)] for i in rng.integers(0, 3, 5)]).T
         steered._scores[prompt, answer] = found._replace(predicted=said)
-    grid = score_grid(task, steered)
+    grid = score_grid(task, steered)[0]
     answers = [task.answers[gold] for gold in grid.gold]
     expected = [matches(*pair) for pair in zip(grid.predicted, answers, strict=True)]
     assert grid.paper_match.tolist() == expected
@@ -116,15 +116,15 @@ def test_paper_match_judges_the_decoded_arg_max_of_the_gold_answer(reviews, spea
 
 def test_documents_of_a_group_say_so(reviews, speaker):
     task = reviews(split_group="{{ (id | int) // 2 }}")
-    grid = score_grid(task, SteeredLM(speaker))
+    grid = score_grid(task, SteeredLM(speaker))[0]
     assert set(grid.group) == {str((doc + 1) // 2) for doc in grid.doc_id}
     assert grid.group.nunique() < len(grid)
-    alone = score_grid(reviews(), SteeredLM(speaker))
+    alone = score_grid(reviews(), SteeredLM(speaker))[0]
     assert (alone.group == "#" + alone.doc_id.astype(str)).all()
 
 
 def test_an_unsteered_model_has_a_grid_of_one_cell(reviews, speaker, scored):
-    grid = score_grid(reviews(), SteeredLM(speaker, UNSTEERED_MODEL))
+    grid = score_grid(reviews(), SteeredLM(speaker, UNSTEERED_MODEL))[0]
     assert set(grid.cell) == {0}
     of_cell_0 = scored[2][scored[2].cell == 0]
     assert grid[list(METRICS)].to_numpy().tolist() == of_cell_0[list(METRICS)].to_numpy().tolist()
@@ -137,7 +137,7 @@ def overflowing(reviews, steering):
     half = in_rows(LanguageModel("tiny-random", network.to(torch.float16), tokenizer))
     steered = SteeredLM(half, steering(top_k=[4], strength=[1e7], score="abs"))
     task = reviews()
-    return task, steered, score_grid(task, steered)
+    return task, steered, score_grid(task, steered)[0]
 
 
 def test_a_cell_out_of_the_number_range_scores_nothing_and_says_so(overflowing):

@@ -80,7 +80,7 @@ def test_every_cell_writes_on_the_select_split_and_the_kept_ones_on_the_test_spl
         shown.append(select)
         return [0, 3]
 
-    grid, texts = text_grid(trivia(), SteeredLM(speaker, steering()), race, None)
+    grid, texts, _ = text_grid(trivia(), SteeredLM(speaker, steering()), race, None)
     for frame in (grid, texts):
         cells = frame.groupby("split")["cell"].agg(lambda found: sorted(set(found)))
         assert cells.to_dict() == {"select": [0, 1, 2, 3, 4], "test": [0, 3]}
@@ -92,14 +92,14 @@ def test_every_cell_writes_on_the_select_split_and_the_kept_ones_on_the_test_spl
 
 
 def test_without_a_select_split_every_cell_writes_on_the_test_split(trivia, speaker, steering):
-    grid, _ = text_grid(trivia("paper"), SteeredLM(speaker, steering()), list.pop, None)
+    grid, *_ = text_grid(trivia("paper"), SteeredLM(speaker, steering()), list.pop, None)
     assert set(grid["split"]) == {"test"}
     assert everybody(grid) == [0, 1, 2, 3, 4]
 
 
 def test_each_text_is_what_its_cell_writes_alone(trivia, speaker, steering):
     intervention = steering()
-    _, texts = text_grid(trivia(), SteeredLM(speaker, intervention), everybody, None)
+    _, texts, _ = text_grid(trivia(), SteeredLM(speaker, intervention), everybody, None)
     for row in texts.sample(12, random_state=0).itertuples():
         assert row.context == f"Question: {row.question}\nAnswer:"
         request = GenerationRequest(tuple(speaker.encode(row.context)), LENGTH, ("v",))
@@ -110,7 +110,7 @@ def test_each_text_is_what_its_cell_writes_alone(trivia, speaker, steering):
 
 def test_lm_evals_own_model_writes_the_same_and_both_count_the_same(trivia, speaker, steering):
     steered = SteeredLM(speaker, steering())
-    _, texts = text_grid(trivia(), steered, everybody, None)
+    _, texts, _ = text_grid(trivia(), steered, everybody, None)
     task = trivia()
     unsteered = texts[(texts["split"] == "test") & (texts["cell"] == 0)].set_index("doc_id")["text"]
     theirs = lm_eval.simple_evaluate(
@@ -139,7 +139,7 @@ def test_the_unsteered_model_writes_anew_whatever_was_written_before(
 
 def test_a_judge_that_decides_is_asked_about_every_text(trivia, speaker, steering):
     task = trivia(higher=False)
-    grid, texts = text_grid(task, SteeredLM(speaker, steering()), everybody, Shouting())
+    grid, texts, _ = text_grid(task, SteeredLM(speaker, steering()), everybody, Shouting())
     loud = texts["text"].map(lambda text: any(map(str.isupper, text))).astype(float)
     assert 0 < loud.mean() < 1
     assert (grid["toxicity"] == loud).all()
@@ -151,7 +151,7 @@ def test_a_judge_that_decides_is_asked_about_every_text(trivia, speaker, steerin
 def test_a_cell_that_left_the_number_range_has_the_worst_score(trivia, speaker, steering, higher):
     wild = SteeredLM(speaker, steering(strength=[3.0, 1e39], patch="inflight"))
     judge = None if higher else Shouting()
-    grid, texts = text_grid(trivia(higher=higher), wild, everybody, judge)
+    grid, texts, _ = text_grid(trivia(higher=higher), wild, everybody, judge)
     lost = grid["cell"].isin([2, 4])
     assert (grid["finite"] == ~lost).all()
     assert set(grid.loc[lost, "exact_match" if higher else "toxicity"]) == {float(not higher)}
@@ -159,7 +159,9 @@ def test_a_cell_that_left_the_number_range_has_the_worst_score(trivia, speaker, 
 
 
 def test_answers_with_a_constant_are_refused_where_the_model_writes_them(trivia, speaker):
-    intervention = ChoiceBias(((5,),), np.zeros(1), Calibrate(scale=[1.0]).grid())
+    intervention = ChoiceBias(
+        answers=((5,),), bias=torch.zeros(1), cells=Calibrate(scale=[1.0]).grid()
+    )
     with pytest.raises(SettingError, match="a constant an answer changes no text"):
         text_grid(trivia(), SteeredLM(speaker, intervention), everybody, None)
 
@@ -178,8 +180,8 @@ def test_headline_cells_answer_a_multiple_choice_task_once_each(reviews, speaker
 
 def test_perplexity_is_that_of_the_unsteered_network_by_hand(trivia, speaker, steering):
     steered = SteeredLM(speaker, steering())
-    _, texts = text_grid(trivia(), steered, everybody, None)
-    fluent = with_fluency(texts, steered)
+    _, texts, _ = text_grid(trivia(), steered, everybody, None)
+    fluent = with_fluency(texts, steered.lm)
     assert fluent.loc[fluent["split"] == "select", "logprob"].isna().all()
     some = fluent[(fluent["split"] == "test") & (fluent["cell"] == 3)].head(3)
     surprises = []
@@ -213,7 +215,7 @@ def test_length_emptiness_and_repetition_are_counted_by_hand():
 def test_cells_that_write_nothing_have_no_perplexity_and_cost_none(trivia, speaker):
     task = trivia(generation_kwargs={"until": ["v"], "max_gen_toks": 1})
     steered = SteeredLM(speaker, UNSTEERED_MODEL)
-    _, texts = text_grid(task, steered, everybody, None)
+    _, texts, _ = text_grid(task, steered, everybody, None)
     silent = texts.assign(text="", tokens=[()] * len(texts))
-    found = measures(with_fluency(silent, steered))
+    found = measures(with_fluency(silent, steered.lm))
     assert found == {"n": 9, "empty": 1.0, "tokens": 0.0, "repetition": None, "perplexity": None}

@@ -6,13 +6,13 @@ import torch
 from sadi_bench.models.families import Site
 from sadi_bench.steering.elements import (
     element_scores,
-    graded_masks,
     listed_elements,
     random_ranks,
     ranks_of,
     shuffled_ranks,
 )
 from sadi_bench.steering.intervention import UNSTEERED, Cell
+from sadi_bench.steering.ranked import graded_masks
 
 
 def difference(seed: int = 0, layers: int = 3, width: int = 48) -> torch.Tensor:

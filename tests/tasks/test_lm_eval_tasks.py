@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from sadi_bench import experiment
 from sadi_bench.errors import SettingError
 from sadi_bench.experiment import selecting_metric
+from sadi_bench.models.loading import Models
 from sadi_bench.settings import RunConfig
 from sadi_bench.tasks.pairs import contrastive_pairs
 from sadi_bench.tasks.task import Task, load_task
@@ -104,7 +104,7 @@ def test_the_metrics_of_this_program_join_the_tasks_own(load):
 
 def test_what_is_not_one_number_a_document_chooses_no_cell(folder, monkeypatch):
     """Said before a model is loaded: after all scoring it would be too late."""
-    monkeypatch.setattr(experiment, "load_language_model", lambda _: pytest.fail("loaded"))
+    monkeypatch.setattr(Models, "load", lambda *_: pytest.fail("loaded"))
     finished = command(
         "task=harness", "task.name=toy_f1", f"task.include_path={folder}", "model=tiny-random",
         "task.n_pairs=4", "task.n_select=4", "task.n_test=4", "select_by=f1",

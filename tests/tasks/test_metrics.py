@@ -61,7 +61,7 @@ def test_answers_are_normalised_as_triviaqa_does(text, expected):
 )
 def test_exact_match_takes_the_answer_or_any_alias(answer, aliases, said, expected):
     doc = {"answer": answer, "aliases": aliases}
-    assert METRICS["triviaqa"](doc, [said]) == {"exact_match": expected}
+    assert METRICS["triviaqa"].compute(doc, [said]) == {"exact_match": expected}
 
 
 @pytest.mark.parametrize(
@@ -74,15 +74,17 @@ def test_exact_match_takes_the_answer_or_any_alias(answer, aliases, said, expect
 )
 def test_mc_scores_are_those_computed_by_hand(probabilities, true, expected):
     results = [(math.log(p), False) for p in probabilities]
-    found = METRICS["truthfulqa_mc"]({"true_answers": true}, results)
+    found = METRICS["truthfulqa_mc"].compute({"true_answers": true}, results)
     assert found == pytest.approx(dict(zip(("mc1", "mc2", "mc3"), expected, strict=True)))
 
 
 def test_mc2_of_long_answers_does_not_underflow():
     results = [(-2000.0, False), (-2000.0 - math.log(3), False)]
-    assert METRICS["truthfulqa_mc"]({"true_answers": 1}, results)["mc2"] == pytest.approx(3 / 4)
+    assert METRICS["truthfulqa_mc"].compute({"true_answers": 1}, results)["mc2"] == pytest.approx(
+        3 / 4
+    )
 
 
 def test_a_tie_with_a_false_answer_is_no_win():
-    found = METRICS["truthfulqa_mc"]({"true_answers": 1}, [(-1.0, True), (-1.0, True)])
+    found = METRICS["truthfulqa_mc"].compute({"true_answers": 1}, [(-1.0, True), (-1.0, True)])
     assert found == {"mc1": 0, "mc2": 0.5, "mc3": 0}

@@ -9,7 +9,7 @@ from open_ended_files import ANNOTATIONS_HEADER, TOXIGEN_GROUPS
 
 from sadi_bench.errors import SettingError
 from sadi_bench.tasks.readers import READERS
-from sadi_bench.tasks.records import BrokenRow
+from sadi_bench.tasks.readers.lines import BrokenRow
 from sadi_bench.tasks.sources import read_rows
 from sadi_bench.tasks.task import load_task
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from sadi_bench.tasks.readers import READERS, BrokenRow
+from sadi_bench.tasks.readers import READERS
+from sadi_bench.tasks.readers.lines import BrokenRow
 
 COPA = '<copa-corpus version="1.0">\n<item id="1" asks-for="{asks}" most-plausible-alternative="{right}">\n<p>P.</p><a1>A.</a1><a2>B.</a2></item>\n</copa-corpus>'  # noqa: E501
 STORY_HEADER = "InputStoryid,InputSentence1,InputSentence2,InputSentence3,InputSentence4,RandomFifthSentenceQuiz1,RandomFifthSentenceQuiz2,AnswerRightEnding\n"  # noqa: E501

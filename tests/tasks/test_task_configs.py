@@ -26,6 +26,7 @@ def test_every_task_of_the_paper_that_this_release_covers_has_a_config():
         "movie_reviews",
         "movie_reviews_capital",
         "nli",
+        "pairs",
         "sst2",
         "sst5",
         "storycloze",

@@ -1,29 +1,17 @@
 """Fetch a file of the package index with pip, check it, and keep it in the user's cache folder."""
 
-import hashlib
 import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+from sadi_bench.disk import cache_folder
+from sadi_bench.disk import sha256 as sha256_of
 from sadi_bench.errors import SettingError
 
 NO_ROOM = ("No space left on device", "Disk quota exceeded", "Read-only file system",
            "Permission denied", "File too large")  # fmt: skip
-
-
-def cache_folder() -> Path:
-    """Return `$SADI_BENCH_CACHE`, else this program's folder in the user's cache folder."""
-    if named := os.environ.get("SADI_BENCH_CACHE"):
-        return Path(named).expanduser()
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "sadi-bench"
 
 
 def fetch_package(
@@ -36,7 +24,7 @@ def fetch_package(
     """
     folder = cache_folder() / "packages" / sha256
     for cached in sorted(folder.glob("*")):
-        if _sha256(cached) == sha256:
+        if sha256_of(cached) == sha256:
             return cached
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -71,7 +59,7 @@ def _download(requirement: str, sha256: str, binary: bool, setting: str, aside: 
     files = sorted(into.glob("*")) if into.is_dir() else []
     if finished.returncode or len(files) != 1:
         raise SettingError(_failure(setting, requirement, sha256, finished.stderr.decode()))
-    if _sha256(files[0]) != sha256:
+    if sha256_of(files[0]) != sha256:
         raise SettingError(_failure(setting, requirement, sha256, "DO NOT MATCH THE HASHES"))
     return files[0]
 
@@ -96,11 +84,3 @@ def _failure(setting: str, requirement: str, sha256: str, stderr: str) -> str:
         reason = (errors or stderr.strip().splitlines() or ["pip gave no reason"])[-1]
         remedy = f"{reason} Check the network and pip's settings, {manual}."
     return f"{setting}: could not download {requirement}: {remedy}"
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

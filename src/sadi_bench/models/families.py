@@ -9,6 +9,7 @@ from enum import Enum
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
+from sadi_bench import plugins
 from sadi_bench.errors import SettingError
 
 
@@ -130,13 +131,15 @@ FAMILIES: dict[str, Family] = {
 
 def family_of(config: PretrainedConfig) -> Family:
     """Look up the family of a model's config; refuse an unknown one rather than guess."""
-    family = FAMILIES.get(config.model_type)
-    if family is None:
+    name = config.model_type
+    added = plugins.plugins(plugins.FAMILIES, FAMILIES)
+    if name not in FAMILIES and name not in added:
         raise SettingError(
-            f"model.pretrained={config.name_or_path}: model type '{config.model_type}' has no "
-            f"family (known: {', '.join(sorted(FAMILIES))}). Choose a model of these types, or "
-            "add one entry to FAMILIES in sadi_bench/models/families.py."
+            f"model.pretrained={config.name_or_path}: model type '{name}' has no family (known: "
+            f"{', '.join(sorted({*FAMILIES, *added}))}). Choose a model of these types, or add one "
+            "entry to FAMILIES in sadi_bench/models/families.py, or in a package of your own."
         )
+    family = FAMILIES[name] if name in FAMILIES else plugins.loaded(added[name])
     if config.model_type == "bloom" and config.pretraining_tp > 1 and config.slow_but_exact:
         raise SettingError(
             f"model.pretrained: its config has slow_but_exact with pretraining_tp="
@@ -151,3 +154,8 @@ def family_of(config: PretrainedConfig) -> Family:
 def blocks_of(network: PreTrainedModel, family: Family) -> list[nn.Module]:
     """List the decoder blocks, first to last."""
     return list(network.get_submodule(family.blocks))
+
+
+def trunk_of(network: PreTrainedModel, family: Family) -> nn.Module:
+    """Return the module that runs the decoder blocks, embeddings first; not always the backbone."""
+    return network.get_submodule(family.blocks.rpartition(".")[0])

@@ -1,10 +1,8 @@
 """A model fine-tuned on right answers: trained once, then found again by what decided it."""
 
-import fcntl
 import hashlib
 import json
 import logging
-import os
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -14,16 +12,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import sadi_bench
-from sadi_bench.downloads.packages import cache_folder
+from sadi_bench.disk import cache_folder, held
 from sadi_bench.errors import SettingError
 from sadi_bench.models.language_model import LanguageModel
-from sadi_bench.models.loading import (
-    forget,
-    load_language_model,
-    quiet_transformers,
-    resolved,
-)
+from sadi_bench.models.loading import Models, quiet_transformers, resolved
 from sadi_bench.models.spec import FinetuneSpec, ModelSpec
 
 log = logging.getLogger(__name__)
@@ -37,14 +29,18 @@ LIBRARIES = ("torch", "transformers", "accelerate", "peft")
 
 
 def finetuned(
-    model: ModelSpec, spec: FinetuneSpec, examples: Sequence[Example], seed: int
+    model: ModelSpec,
+    spec: FinetuneSpec,
+    examples: Sequence[Example],
+    seed: int,
+    models: Models,
 ) -> LanguageModel:
     """Load `model` (resolved) as fine-tuned on examples; train it if no checkpoint is kept.
 
     The base model leaves memory first, whoever still holds it. In a sweep it is therefore loaded
     anew for each run: once to tokenise, and its checkpoint after it.
     """
-    base = load_language_model(model)
+    base = models.load(model)
     if spec.kind == "none":
         return base
     if not examples:
@@ -55,12 +51,14 @@ def finetuned(
     autocast = _autocast(model)
     key = checkpoint_key(base.fingerprint, spec, examples, seed, autocast)
     folder = cache_folder() / "finetuned" / key
-    reused = _kept(folder) or not _trained_alone(folder, model, spec, examples, seed, autocast)
+    reused = _kept(folder) or not _trained_alone(
+        folder, model, spec, examples, seed, autocast, models
+    )
     if reused:
         log.info("%s: %s checkpoint %s is there already and used again", model.name, spec.kind, key)
-    forget(base)
+    models.forget(base)
     there = replace(model, pretrained=str(folder), package=None, tokenizer=None, revision="main")
-    tuned = load_language_model(there)
+    tuned = models.load(there)
     facts = json.loads((folder / FACTS).read_text()) | {"checkpoint": key, "reused": reused}
     notes = (*tuned.notes, _note(facts))
     return replace(tuned, tokenizer=base.tokenizer, notes=notes, finetune=facts)
@@ -70,7 +68,7 @@ def checkpoint_key(
     fingerprint: str, spec: FinetuneSpec, examples: Sequence[Example], seed: int, autocast: bool
 ) -> str:
     """Hash what decides the trained weights, the versions of the libraries among it."""
-    versions = {name: version(name) for name in LIBRARIES} | {"own": sadi_bench.__version__}
+    versions = {name: version(name) for name in LIBRARIES} | {"own": version("sadi-bench")}
     tokens = [(list(map(int, prompt)), list(map(int, answer))) for prompt, answer in examples]
     parts = [fingerprint, spec.settings(), tokens, seed, autocast, versions]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
@@ -83,6 +81,7 @@ def _trained_alone(
     examples: Sequence[Example],
     seed: int,
     autocast: bool,
+    models: Models,
 ) -> bool:
     """Train into `folder` unless another process does so meanwhile; say whether it was us."""
     partial = folder.with_suffix(".partial")
@@ -90,7 +89,7 @@ def _trained_alone(
         if _kept(folder):
             return False
         started = time.perf_counter()
-        losses = _train(partial, model, spec, examples, seed, autocast)
+        losses = _train(partial, model, spec, examples, seed, autocast, models)
         facts: dict[str, Any] = {
             **spec.settings(),
             "examples": len(examples),
@@ -112,6 +111,7 @@ def _train(
     examples: Sequence[Example],
     seed: int,
     autocast: bool,
+    models: Models,
 ) -> list[float]:
     """Train float32 weights, save them to `partial`/model and return every epoch's mean loss.
 
@@ -120,8 +120,8 @@ def _train(
     from sadi_bench.models.training import train  # seconds of imports that other runs do not need
 
     if model.dtype != "float32":
-        forget(load_language_model(model))
-    master = load_language_model(replace(model, dtype="float32"))
+        models.forget(models.load(model))
+    master = models.load(replace(model, dtype="float32"))
     try:
         _check_room(master, spec, partial)
         network, losses = train(
@@ -140,7 +140,7 @@ def _train(
             network.save_pretrained(scratch)
             master.tokenizer.save_pretrained(scratch)
     finally:
-        forget(master)  # its weights are no longer those it was loaded with
+        models.forget(master)  # its weights are no longer those it was loaded with
     return losses
 
 
@@ -185,17 +185,13 @@ def _note(facts: dict[str, Any]) -> str:
 def _locked(partial: Path) -> Iterator[None]:
     """Hold a folder against other processes, which wait: what one trained the others load."""
     partial.mkdir(parents=True, exist_ok=True)
-    held = os.open(partial, os.O_RDONLY)
-    try:
+
+    def waiting() -> None:
+        log.info("%s: another process trains this model; waiting for it", partial)
+
+    with held(partial.with_suffix(".lock"), wait=waiting):
         try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.info("%s: another process trains this model; waiting for it", partial)
-            fcntl.flock(held, fcntl.LOCK_EX)
-        except OSError:
-            pass  # a file system without locks
-        yield
-    finally:
-        os.close(held)
-        with suppress(OSError):
-            partial.rmdir()  # if nothing was written that training could go on from
+            yield
+        finally:
+            with suppress(OSError):
+                partial.rmdir()  # if nothing was written that training could go on from

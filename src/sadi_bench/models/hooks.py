@@ -1,7 +1,8 @@
-"""The only place that registers hooks on a model; each is a context manager."""
+"""The only place that hooks into a model or replaces its methods; each is a context manager."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import wraps
 
 import torch
 from torch import Tensor, nn
@@ -114,15 +115,28 @@ def only_blocks(
                 continue
             own = block.__dict__.get("forward")  # set where accelerate dispatches the model
             block.forward = stand_in(entry if layer == start - 1 else None)
-            stack.callback(_restore_forward, block, own)
+            stack.callback(_restore, block, "forward", own)
         yield
 
 
-def _restore_forward(block: nn.Module, own: Callable | None) -> None:
+@contextmanager
+def replaced(
+    module: nn.Module, method: str, around: Callable[[Callable], Callable]
+) -> Iterator[None]:
+    """Let one module's method be `around(method)` while in the context; its signature stays."""
+    own, bound = module.__dict__.get(method), getattr(module, method)
+    setattr(module, method, wraps(bound)(around(bound)))
+    try:
+        yield
+    finally:
+        _restore(module, method, own)
+
+
+def _restore(module: nn.Module, method: str, own: Callable | None) -> None:
     if own is None:
-        del block.forward
+        delattr(module, method)
     else:
-        block.forward = own
+        setattr(module, method, own)
 
 
 @contextmanager

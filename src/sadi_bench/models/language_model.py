@@ -1,8 +1,9 @@
 """A causal language model with its tokenizer and its family, ready to be read and steered."""
 
+import hashlib
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -16,6 +17,22 @@ from sadi_bench.models.hooks import edited
 from sadi_bench.models.shapes import Float
 
 FALLBACK_MAX_LENGTH = 2048  # lm-eval's, for models that state none
+SAMPLED = 4096  # weights of a tensor that the digest reads, about
+
+
+def weights_digest(network: nn.Module) -> str:
+    """Hash names, shapes and a sample of the weights, rounded to bfloat16.
+
+    So it is the same in float32 and bfloat16, on every device, and other for another model or one
+    that was trained on. (float16 rounds otherwise, and may have a digest of its own.)
+    """
+    digest = hashlib.sha256()
+    for name, weights in sorted(network.state_dict().items()):
+        flat = weights.detach().flatten()
+        chosen = flat[:: max(1, len(flat) // SAMPLED)].to(torch.bfloat16).view(torch.int16)
+        digest.update(f"{name} {tuple(weights.shape)}".encode())
+        digest.update(chosen.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -32,7 +49,8 @@ class LanguageModel:
     """Hold a network in evaluation mode and what the engine must know of it.
 
     `fingerprint` names the weights; empty where they were made by hand. `finetune` says how they
-    were fine-tuned here; None where they were not.
+    were fine-tuned here; None where they were not. `source` and `revision` are where they were
+    loaded from. `chat`: prompts are wrapped in the tokenizer's chat template.
     """
 
     name: str
@@ -41,11 +59,23 @@ class LanguageModel:
     notes: tuple[str, ...] = ()
     fingerprint: str = ""
     finetune: Mapping[str, Any] | None = None
-    family: Family = field(init=False)
+    source: str = ""
+    revision: str = ""
+    chat: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "family", family_of(self.network.config))
+        family_of(self.network.config)  # refuses an unknown architecture
         self.network.eval()
+
+    @cached_property
+    def family(self) -> Family:
+        """What differs between architectures."""
+        return family_of(self.network.config)
+
+    @cached_property
+    def digest(self) -> str:
+        """The digest of the weights, see `weights_digest`."""
+        return weights_digest(self.network)
 
     @property
     def backbone(self) -> nn.Module:
@@ -147,6 +177,15 @@ class LanguageModel:
             add_special_tokens = False
         kwargs = {} if add_special_tokens is None else {"add_special_tokens": add_special_tokens}
         return self.tokenizer.encode(text, **kwargs)
+
+    def render_chat(self, history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """Render a chat with the tokenizer's template (transformers runs it in a sandbox)."""
+        return self.tokenizer.apply_chat_template(
+            history,
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=not add_generation_prompt,
+        )
 
     def encode_pair(self, prompt: str, answer: str, keep_newline: bool = False) -> EncodedPair:
         """Tokenise prompt and answer together and split them at the prompt's number of tokens.

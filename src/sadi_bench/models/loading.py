@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from errno import EACCES, EDQUOT, ENOSPC, EROFS
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +53,6 @@ def resolved(spec: ModelSpec) -> ModelSpec:
     )
 
 
-@lru_cache(maxsize=4)
 def folder_fingerprint(pretrained: str | None) -> str:
     """Hash names, sizes and times of a local model's files; empty for a hub name."""
     folder = Path(pretrained or "")
@@ -64,39 +62,60 @@ def folder_fingerprint(pretrained: str | None) -> str:
     return hashlib.sha256(repr(stats).encode()).hexdigest()
 
 
-_LOADED: dict[str, LanguageModel] = {}
+class Models:
+    """Hold the last model that was loaded: the runs of a sweep share it.
 
-
-def load_language_model(spec: ModelSpec) -> LanguageModel:
-    """Load network and tokenizer; `spec` must be resolved.
-
-    The last one stays loaded: the runs of a sweep share it. It leaves before another comes in.
+    It leaves before another comes in, so that two are never in memory at once.
     """
-    fingerprint = repr(spec) + folder_fingerprint(spec.pretrained)
-    if fingerprint not in _LOADED:
-        _LOADED.clear()
-        _LOADED[fingerprint] = _load(spec, fingerprint)
-    return _LOADED[fingerprint]
+
+    def __init__(self) -> None:
+        self._held: dict[str, LanguageModel] = {}
+
+    def load(self, spec: ModelSpec) -> LanguageModel:
+        """Load network and tokenizer, or return the held ones; `auto` is resolved."""
+        spec = resolved(spec)
+        fingerprint = _fingerprint(spec)
+        if fingerprint not in self._held:
+            self._held.clear()
+            self._held[fingerprint] = _load(spec, fingerprint)
+        return self._held[fingerprint]
+
+    def forget(self, lm: LanguageModel) -> None:
+        """Free a model's weights, whoever still holds it."""
+        for kept in [key for key, found in self._held.items() if found.network is lm.network]:
+            del self._held[kept]
+        free(lm)
+
+    def clear(self) -> None:
+        """Let go of the held model; it leaves memory when nobody else holds it."""
+        self._held.clear()
 
 
-def forget(lm: LanguageModel) -> None:
-    """Free a loaded model's weights, even while others still hold it; they cannot run it then."""
-    for kept in [key for key, found in _LOADED.items() if found.network is lm.network]:
-        del _LOADED[kept]
+def load_language_model(spec: ModelSpec, setting: str | None = None) -> LanguageModel:
+    """Load network and tokenizer; `auto` is resolved, and errors name `setting`."""
+    spec = resolved(spec)
+    return _load(spec, _fingerprint(spec), setting)
+
+
+def free(lm: LanguageModel) -> None:
+    """Free a model's weights, even while others still hold it; they cannot run it then."""
     for parameter in lm.network.parameters():
         parameter.grad = None
         parameter.data = parameter.data.new_empty(0)
 
 
+def _fingerprint(spec: ModelSpec) -> str:
+    return repr(spec) + folder_fingerprint(spec.pretrained)
+
+
 @contextmanager
-def beside(spec: ModelSpec, setting: str) -> Iterator[LanguageModel]:
-    """Hold a second model beside the last one and free it at the end; `setting` named it."""
-    spec = resolved(spec)
-    second = _load(spec, repr(spec) + folder_fingerprint(spec.pretrained), setting)
+def beside(spec: ModelSpec, setting: str | None = None) -> Iterator[LanguageModel]:
+    """Hold a second model beside others and free it at the end; `setting` named it."""
+    second = load_language_model(spec, setting)
     try:
         yield second
     finally:
-        forget(second)
+        free(second)
 
 
 def _load(spec: ModelSpec, fingerprint: str, setting: str | None = None) -> LanguageModel:
@@ -120,7 +139,16 @@ def _load(spec: ModelSpec, fingerprint: str, setting: str | None = None) -> Lang
     if family_of(network.config).masks == "alibi":
         notes += (f"{network.config.model_type} takes no 4-D mask: cells run in rows, not packed",)
     commit = getattr(network.config, "_commit_hash", None) or ""  # of a hub model
-    lm = LanguageModel(str(spec.name), network, tokenizer, notes, fingerprint + commit)
+    lm = LanguageModel(
+        str(spec.name),
+        network,
+        tokenizer,
+        notes,
+        fingerprint + commit,
+        source=spec.package.requirement if spec.package else str(spec.pretrained),
+        revision=commit,
+        chat=spec.chat_template,
+    )
     with _memory_errors(spec):
         return self_tested(lm, setting or "model")
 
@@ -128,7 +156,7 @@ def _load(spec: ModelSpec, fingerprint: str, setting: str | None = None) -> Lang
 def _from_pretrained(spec: ModelSpec, source: str, dtype: torch.dtype, own: str) -> tuple:
     common = {"trust_remote_code": spec.trust_remote_code}
     with quiet_transformers(), _memory_errors(spec), _load_errors(own, source):
-        where = common | _hub_options(source, spec.revision)
+        where = common | hub_options(source, spec.revision)
         config = AutoConfig.from_pretrained(source, **where)
         family_of(config)
         network = AutoModelForCausalLM.from_pretrained(
@@ -136,11 +164,11 @@ def _from_pretrained(spec: ModelSpec, source: str, dtype: torch.dtype, own: str)
         )
     tokenizer = spec.tokenizer or source
     with _load_errors("model.tokenizer" if spec.tokenizer else own, tokenizer):
-        where = common | _hub_options(tokenizer, "main" if spec.tokenizer else spec.revision)
+        where = common | hub_options(tokenizer, "main" if spec.tokenizer else spec.revision)
         return network, AutoTokenizer.from_pretrained(tokenizer, **where)
 
 
-def _hub_options(source: str, revision: str) -> dict[str, Any]:
+def hub_options(source: str, revision: str) -> dict[str, Any]:
     """Keep the hub's client from minutes of retries where the hub does not answer."""
     if Path(source).exists():
         return {}

@@ -1,9 +1,40 @@
-"""When memory runs out: whether a smaller pass may do, and what to say when none does."""
+"""When memory runs out: a smaller pass, and what to say when none is small enough."""
+
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import torch
 
 from sadi_bench.errors import SettingError
 from sadi_bench.models.language_model import LanguageModel
+
+Batch = TypeVar("Batch")
+Found = TypeVar("Found")
+
+
+def fitting_passes(
+    lm: LanguageModel,
+    take: Callable[[], Batch],
+    run: Callable[[Batch], Found],
+    shrink: Callable[[Batch], bool],
+) -> Iterator[tuple[Batch, Found]]:
+    """Run what `take` gives until it gives nothing; yield each batch with its result.
+
+    Where memory runs out `shrink` makes the next batch smaller, or says that there is none.
+
+    Raises:
+        SettingError: the smallest batch does not fit.
+    """
+    while batch := take():
+        try:
+            found = run(batch)
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            if not shrink(batch):
+                raise memory_error(lm, error) from error
+            continue
+        yield batch, found
 
 
 def out_of_memory(error: RuntimeError) -> bool:

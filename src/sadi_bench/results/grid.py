@@ -10,8 +10,8 @@ from sadi_bench.errors import SettingError
 UNSTEERED = 0
 PARAMETERS, METRICS = "parameters", "metrics"
 """Keys of grid.attrs: the hyper-parameters' columns; every metric and whether higher is better."""
-# Columns that every grid may have. A grid of an older version does not name its hyper-parameters:
-# they are the other columns that are null for the unsteered cell.
+# Columns that every grid may have. Of a grid that does not name its hyper-parameters, since an
+# older version wrote it, they are the other columns that are null for the unsteered cell.
 FIXED_COLUMNS = (
     *("split", "doc_id", "group", "cell", "size", "gold", "choice_logprobs", "predicted"),
     *("finite", "skipped", "acc", "acc_norm", "exact_match", "paper_match"),

@@ -4,14 +4,15 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import yaml
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
 
 from sadi_bench.errors import SettingError
 from sadi_bench.results.run_dir import (
@@ -28,6 +29,10 @@ from sadi_bench.results.run_dir import (
     sha256,
 )
 
+if TYPE_CHECKING:
+    from sadi_bench.steering.intervention import Intervention
+
+REPORTED = ("protocols", "cells", "answers", "diagnosis")
 TEXT_KEY = ("split", "doc_id", "cell")
 """What names a text within its run."""
 
@@ -48,9 +53,32 @@ class Run:
     texts: list[dict[str, object]]
     elements: pd.DataFrame
     grid: pd.DataFrame
-    result: dict[str, object]
-    steering: dict[str, np.ndarray]
-    steering_metadata: dict[str, str]
+    result: dict[str, Any]
+
+    @cached_property
+    def steering(self) -> "Intervention":
+        """What was learnt, ready to be applied."""
+        from sadi_bench.steering.intervention import Intervention  # imports torch
+
+        return Intervention.load(self.path)
+
+    @cached_property
+    def tensors(self) -> dict[str, np.ndarray]:
+        """The tensors of steering.safetensors, by name; none where nothing was learnt."""
+        return _read(self.path / STEERING, load_file)
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """What the run found: protocols, cells, answers, diagnosis."""
+        ours = self.result["sadi_bench"]
+        return {name: ours[name] for name in REPORTED if name in ours}
+
+    @property
+    def table(self) -> str:
+        """The table that the command prints."""
+        from sadi_bench.results.tables import run_table  # it imports what is imported here
+
+        return run_table(self.result, self.path)
 
 
 def load_result(path: str | os.PathLike) -> dict[str, object]:
@@ -89,7 +117,7 @@ def load_run(path: str | os.PathLike) -> Run:
     path = Path(path)
     result = load_result(path)
     read = partial(_listed, path, result["sadi_bench"].get("files", {}))
-    steering, metadata = read(STEERING, _steering, ({}, {}))
+    read(STEERING, load_file, None)
     judges = result["sadi_bench"].get("judged", {})
     said = {kind: read(DECISIONS.format(kind), _json_lines, []) for kind in judges}
     return Run(
@@ -101,8 +129,6 @@ def load_run(path: str | os.PathLike) -> Run:
         elements=read(ELEMENTS, _csv, pd.DataFrame()),
         grid=read(GRID, pd.read_parquet, pd.DataFrame()),
         result=result,
-        steering=steering,
-        steering_metadata=metadata,
     )
 
 
@@ -167,8 +193,3 @@ def _json_lines(file: Path) -> list[dict[str, object]]:
 def _csv(file: Path) -> pd.DataFrame:
     # Arrow's parser gives back every float exactly; the default one of pandas 2 does not.
     return pd.read_csv(file, engine="pyarrow")
-
-
-def _steering(file: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    with safe_open(file, framework="numpy") as tensors:
-        return {name: tensors.get_tensor(name) for name in tensors.keys()}, tensors.metadata() or {}  # noqa: SIM118

@@ -4,19 +4,17 @@ Open it with `writing_run(runs_dir, identifier)`, write the files, call `finish(
 back with `loading.load_run(path)`. What a judge says later is added: the run stays finished.
 """
 
-import fcntl
 import hashlib
 import os
-import secrets
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-from safetensors.numpy import save as safetensors_bytes
+from filelock import Timeout
 
+from sadi_bench.disk import held, sha256, write_atomically
 from sadi_bench.errors import SettingError
 from sadi_bench.results.strict_json import json_bytes
 
@@ -29,6 +27,7 @@ STEERING = "steering.safetensors"
 TEXTS = "generations.jsonl"
 RESULT = "result.json"
 LOG = "log.txt"
+LOCK = ".lock"
 DATA_FILES = (CONFIG, PAIRS, DOCS, ELEMENTS, GRID, STEERING, TEXTS)
 DECISIONS = "judged-{}.jsonl"
 """A judge's decisions, by its kind."""
@@ -51,16 +50,20 @@ def writing_run(runs_dir: str | os.PathLike, identifier: str) -> Iterator["RunDi
     path = Path(runs_dir) / identifier
     with write_errors(path):
         path.mkdir(parents=True, exist_ok=True)
-        folder = os.open(path, os.O_RDONLY)
-    try:
-        if _lock(folder, path):
-            # Nobody else writes here, so these are what a killed process left.
-            for leftover in path.glob(".*.tmp"):
-                with suppress(OSError):
-                    leftover.unlink()
+    with ExitStack() as stack:
+        try:
+            with write_errors(path):
+                locked = stack.enter_context(held(path / LOCK))
+        except Timeout:
+            raise SettingError(
+                f"{path}: another process is computing this very run; wait until it is done, "
+                "or set runs_dir=… to another folder."
+            ) from None
+        # Nobody else writes here, so these are what a killed process left.
+        for leftover in path.glob(".*.tmp") if locked else ():
+            with suppress(OSError):
+                leftover.unlink()
         yield RunDir(path)
-    finally:
-        os.close(folder)  # releases the lock, as the death of the process would
 
 
 @dataclass(frozen=True)
@@ -98,13 +101,9 @@ class RunDir:
         """Write the scores of every split × doc_id × cell."""
         self._write(GRID, grid.to_parquet(None, index=False))
 
-    def write_steering(
-        self, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
-    ) -> None:
-        """Write what was learnt; NumPy has no bfloat16, so pass such tensors as float32."""
-        # safetensors writes memory as it lies: a transposed array would come back scrambled.
-        whole = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-        self._write(STEERING, safetensors_bytes(whole, metadata=dict(metadata or {})))
+    def write_steering(self, content: bytes) -> None:
+        """Write what was learnt, the bytes of a safetensors file."""
+        self._write(STEERING, content)
 
     def finish(self, result: Mapping[str, object]) -> None:
         """Write result.json, which makes the run complete.
@@ -138,37 +137,6 @@ class RunDir:
             write_atomically({self.path / name: content for name, content in contents.items()})
 
 
-def write_atomically(contents: Mapping[Path, bytes]) -> None:
-    """Put contents at paths of one folder, in order; a reader sees old or new, never a part.
-
-    All of them are on the disk before the first takes its place: a full disk changes nothing.
-    """
-    staged = {path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp"): path for path in contents}
-    try:
-        for temporary, path in staged.items():
-            with temporary.open("xb") as file:
-                file.write(contents[path])
-                file.flush()
-                os.fsync(file.fileno())
-        for temporary, path in staged.items():
-            os.replace(temporary, path)
-    except BaseException:
-        for temporary in staged:
-            with suppress(OSError):
-                temporary.unlink()
-        raise
-    folder = os.open(next(iter(contents)).parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # the rename itself must survive a power cut
-    finally:
-        os.close(folder)
-
-
-def sha256(path: Path) -> str:
-    """Return the hex digest of a file's bytes."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def _with_files(result: Mapping[str, object], files: Mapping[str, str]) -> bytes:
     ours = {**result.get("sadi_bench", {}), "files": files}
     return json_bytes({**result, "sadi_bench": ours}) + b"\n"
@@ -176,19 +144,6 @@ def _with_files(result: Mapping[str, object], files: Mapping[str, str]) -> bytes
 
 def _json_lines(rows: Iterable[Mapping[str, object]]) -> bytes:
     return b"".join(json_bytes(row, indent=None) + b"\n" for row in rows)
-
-
-def _lock(folder: int, path: Path) -> bool:
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise SettingError(
-            f"{path}: another process is computing this very run; wait until it is done, "
-            "or set runs_dir=… to another folder."
-        ) from None
-    except OSError:
-        return False  # a file system without locks: each file is still written whole
-    return True
 
 
 @contextmanager

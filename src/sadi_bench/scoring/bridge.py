@@ -1,7 +1,8 @@
 """The bridge to lm-eval: it asks, we answer for one cell, it computes the metrics."""
 
+import copy
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any, NamedTuple
 
@@ -43,31 +44,28 @@ class SteeredLM(TemplateLM):
         lm: LanguageModel,
         intervention: Intervention = UNSTEERED_MODEL,
         *,
-        chat: bool = False,
         keep_newline: bool = False,
         token_budget: int | None = None,
+        cell: int = 0,
+        writing_cells: Sequence[int] | None = None,
     ) -> None:
+        """Bind a model and an intervention; `writing_cells` write when a text is asked for."""
         super().__init__()
-        self.lm, self.tokenizer = lm, lm.tokenizer
-        self.chat, self.keep_newline, self.token_budget = chat, keep_newline, token_budget
-        self.cell = 0
-        self.writing_cells: Sequence[int] | None = None
-        """Cells that write when a text is asked for; None is all."""
+        self.lm, self.tokenizer, self.intervention = lm, lm.tokenizer, intervention
+        self.keep_newline, self.token_budget = keep_newline, token_budget
+        self.cell = cell
+        self.writing_cells = writing_cells or range(len(intervention.cells))
         self.merged: set[tuple[str, str]] = set()
         self._encoded: dict[tuple[str, str], tuple[Tokens, Tokens]] = {}
-        self.intervention = intervention
-
-    @property
-    def intervention(self) -> Intervention:
-        """What is scored; a new one forgets the scores of the old."""
-        return self._intervention
-
-    @intervention.setter
-    def intervention(self, intervention: Intervention) -> None:
-        self._intervention = intervention
         self._scores: dict[tuple[Tokens, Tokens], CellScores] = {}
         self._texts: dict[GenerationRequest, dict[int, Generated]] = {}
         self._measured: dict[tuple[Tokens, int], Mapping[str, float]] = {}
+
+    def at(self, cell: int, writing_cells: Sequence[int] | None = None) -> "SteeredLM":
+        """Return a view that answers for another cell; what was scored is shared."""
+        view = copy.copy(self)
+        view.cell, view.writing_cells = cell, writing_cells or self.writing_cells
+        return view
 
     @property
     def eot_token_id(self) -> int:
@@ -98,13 +96,8 @@ class SteeredLM(TemplateLM):
     def apply_chat_template(
         self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
     ) -> str:
-        """Render a chat with the tokenizer's template (transformers runs it in a sandbox)."""
-        return self.lm.tokenizer.apply_chat_template(
-            chat_history,
-            tokenize=False,
-            add_generation_prompt=add_generation_prompt,
-            continue_final_message=not add_generation_prompt,
-        )
+        """Render a chat with the tokenizer's template."""
+        return self.lm.render_chat(chat_history, add_generation_prompt)
 
     def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
         pair = self.lm.encode_pair(context, continuation, self.keep_newline)
@@ -188,11 +181,11 @@ class SteeredLM(TemplateLM):
     def texts(
         self, asked: Sequence[tuple[str, Mapping[str, Any]]], cells: Sequence[int] | None = None
     ) -> list[dict[int, Generated]]:
-        """Return what `cells` (else `writing_cells`, else all) write; what is known is not redone.
+        """Return what `cells` (else `writing_cells`) write; what is known is not redone.
 
         `asked` are contexts with lm-eval's generation_kwargs.
         """
-        cells = cells or self.writing_cells or range(len(self.intervention.cells))
+        cells = cells or self.writing_cells
         requests = [self._generation_request(*args) for args in asked]
         todo: dict[tuple[int, ...], list[GenerationRequest]] = {}
         for request in dict.fromkeys(requests):
@@ -233,25 +226,16 @@ def _no_prompt(requests: list[Instance]) -> SettingError:
     )
 
 
-def evaluate_cell(steered: SteeredLM, tasks: Mapping[str, HarnessTask], cell: int) -> dict:
-    """Run lm-eval's own evaluation for one cell; requests are built by the first call only."""
-    steered.cell = cell
+def evaluate_cell(
+    steered: SteeredLM, tasks: Mapping[str, HarnessTask], cell: int, seed: int = 0
+) -> dict[str, Any]:
+    """Run lm-eval's own evaluation for one cell; `seed` draws the demonstrations."""
+    for task in tasks.values():
+        task.set_fewshot_seed(seed)  # its sampler goes on where the last build left it
     with quiet_libraries():
-        results = lm_eval.evaluate(
-            steered,
+        return lm_eval.evaluate(
+            steered.at(cell),
             {"tasks": dict(tasks), "groups": {}, "group_map": {}},
             log_samples=False,
-            apply_chat_template=steered.chat,
+            apply_chat_template=steered.lm.chat,
         )
-    for task in tasks.values():
-        task.build_all_requests = _forget_answers(task)
-    return results
-
-
-def _forget_answers(task: HarnessTask) -> Callable[..., None]:
-    def reuse(**_: Any) -> None:
-        for instance in task.instances:
-            instance.resps.clear()
-            instance.filtered_resps.clear()
-
-    return reuse

@@ -7,7 +7,7 @@ from tqdm import tqdm
 
 from sadi_bench.models.families import Site
 from sadi_bench.models.language_model import LanguageModel
-from sadi_bench.models.memory import memory_error, out_of_memory
+from sadi_bench.models.memory import fitting_passes
 from sadi_bench.scoring.answers import ChoiceRequest, ChoiceScores, answer_constants
 from sadi_bench.scoring.batch import fed_by_first_copy, score_batch, split_groups
 from sadi_bench.steering.intervention import Intervention, Reach
@@ -39,24 +39,27 @@ def score_choices(
     nodes = [_nodes(request, whole, lm.packs) for request in requests]
     left = sorted(range(len(requests)), key=lambda i: -lengths[i])
     scores: dict[int, ChoiceScores] = {}
+
+    def take() -> list[int]:
+        copies = (1 + cells_a_pass, 1 if one_prefix else 1 + cells_a_pass)
+        return _first_pass(left, lengths, nodes, copies, budget)
+
+    def run(batch: list[int]) -> list[ChoiceScores]:
+        passes = split_groups(groups, cells_a_pass)
+        return score_batch(lm, [requests[i] for i in batch], intervention, passes)
+
+    def shrink(batch: list[int]) -> bool:
+        nonlocal budget, cells_a_pass
+        if len(batch) > 1:
+            budget //= 2
+            return True
+        smallest = cells_a_pass <= 1
+        cells_a_pass = (cells_a_pass + 1) // 2
+        return not smallest
+
     bar = tqdm(total=len(left), desc=f"scoring {len(intervention.cells)} cells", disable=None)
     with torch.inference_mode(), bar:
-        while left:
-            copies = (1 + cells_a_pass, 1 if one_prefix else 1 + cells_a_pass)
-            batch = _first_pass(left, lengths, nodes, copies, budget)
-            passes = split_groups(groups, cells_a_pass)
-            try:
-                found = score_batch(lm, [requests[i] for i in batch], intervention, passes)
-            except (torch.OutOfMemoryError, RuntimeError) as error:
-                if not out_of_memory(error):
-                    raise
-                if len(batch) == 1 and cells_a_pass <= 1:
-                    raise memory_error(lm, error) from error
-                if len(batch) > 1:
-                    budget //= 2
-                else:
-                    cells_a_pass = (cells_a_pass + 1) // 2
-                continue
+        for batch, found in fitting_passes(lm, take, run, shrink):
             scores.update(zip(batch, found, strict=True))
             left = left[len(batch) :]
             bar.update(len(batch))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from functools import cache, partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,8 +23,10 @@ def scored_splits(task: Task) -> dict[str, HarnessTask]:
     return {name: harness for name, harness in splits.items() if harness is not None}
 
 
-def score_grid(task: Task, steered: SteeredLM) -> pd.DataFrame:
+def score_grid(task: Task, steered: SteeredLM) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Score both splits in all cells in one go; one row a split × doc_id × cell.
+
+    Also returns lm-eval's own evaluation of the unsteered model on the test split.
 
     Columns: split, doc_id, group, cell, size, the cell's hyper-parameters (null for the unsteered
     cell 0), the metrics, gold, choice_logprobs, finite; and, before finite, predicted, the text
@@ -32,7 +35,7 @@ def score_grid(task: Task, steered: SteeredLM) -> pd.DataFrame:
     whether higher is better) and, where all documents have the same answers, `answers`.
     """
     splits = scored_splits(task)
-    evaluate_cell(steered, {f"{task.name}_{name}": split for name, split in splits.items()}, 0)
+    evaluated = evaluate_cell(steered, named_splits(task), 0, task.seed)
     metrics, frames = metrics_of(task), []
     columns = ["doc_id", "group", "cell", *metrics, "gold", "choice_logprobs"]
     columns += [*(["predicted"] if PAPER_MATCH in metrics else []), "finite"]
@@ -46,7 +49,32 @@ def score_grid(task: Task, steered: SteeredLM) -> pd.DataFrame:
     grid.attrs["metrics"] = directions(task)
     if task.answers is not None:
         grid.attrs["answers"] = list(task.answers)
-    return grid
+    return grid, evaluated
+
+
+def named_splits(task: Task) -> dict[str, HarnessTask]:
+    """Name the scored splits for lm-eval: the test split like the task."""
+    splits = scored_splits(task)
+    return {
+        task.name if name == "test" else f"{task.name}_{name}": split
+        for name, split in splits.items()
+    }
+
+
+def doc_rows(task: Task, steered: SteeredLM) -> Iterator[dict[str, Any]]:
+    """Yield a row a scored document: what was asked, as the model read it."""
+    for split, harness in scored_splits(task).items():
+        asked = requests_by_doc(harness)
+        for number, doc in enumerate(harness.test_docs()):
+            row = {"split": split, "doc_id": doc[DOC_ID], "group": doc[GROUP]}
+            if task.generates:
+                row["prompt_tokens"] = steered.text_tokens(asked[number][0].args[0])
+            else:
+                choices = len(harness.doc_to_choice(doc))
+                tokens = [steered.tokens(instance.args) for instance in asked[number][:choices]]
+                row |= {"prompt_tokens": tokens[0][0], "gold": doc[GOLD]}
+                row["choice_tokens"] = [answer for _, answer in tokens]
+            yield row | {column: doc[column] for column in task.spec.group_by}
 
 
 def metrics_of(task: Task) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from tqdm import tqdm
 
 from sadi_bench.errors import SettingError
 from sadi_bench.models.language_model import LanguageModel
-from sadi_bench.models.memory import memory_error, out_of_memory
+from sadi_bench.models.memory import fitting_passes
 from sadi_bench.scoring.writing import (
     Generated,
     GenerationRequest,
@@ -39,21 +39,25 @@ def generate(
     left = sorted(range(len(requests)), key=lambda i: -len(requests[i].prompt))
     todo = [(i, list(cells)) for i in left]
     found: list[dict[int, Generated]] = [{} for _ in requests]
+
+    def take() -> list[tuple[int, list[int]]]:
+        if not todo:
+            return []
+        first, cells_left = requests[todo[0][0]], todo[0][1]
+        shared = stand_side_by_side(lm, intervention, first, cells_left)
+        return _first_pass(requests, todo, budget, shared)
+
+    def run(batch: list[tuple[int, list[int]]]) -> list[dict[int, Generated]]:
+        return write_batch(lm, [(requests[i], some) for i, some in batch], intervention)
+
+    def shrink(batch: list[tuple[int, list[int]]]) -> bool:
+        nonlocal budget
+        budget //= 2
+        return sum(len(some) for _, some in batch) > 1
+
     bar = tqdm(total=len(todo), desc=f"writing in {len(cells)} cells", unit="doc", disable=None)
     with torch.inference_mode(), bar:
-        while todo:
-            first, cells_left = requests[todo[0][0]], todo[0][1]
-            shared = stand_side_by_side(lm, intervention, first, cells_left)
-            batch = _first_pass(requests, todo, budget, shared)
-            try:
-                texts = write_batch(lm, [(requests[i], some) for i, some in batch], intervention)
-            except (torch.OutOfMemoryError, RuntimeError) as error:
-                if not out_of_memory(error):
-                    raise
-                if sum(len(some) for _, some in batch) == 1:
-                    raise memory_error(lm, error) from error
-                budget //= 2
-                continue
+        for batch, texts in fitting_passes(lm, take, run, shrink):
             for (i, _), written in zip(batch, texts, strict=True):
                 found[i].update(written)
             rest = todo[len(batch) - 1][1][len(batch[-1][1]) :]

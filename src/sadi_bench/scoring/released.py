@@ -3,25 +3,23 @@
 It strips the prompts of pairs, and leaves long prompts out where it learns and where it steers.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
-from lm_eval.api.instance import Instance
 
 from sadi_bench.errors import SettingError
-from sadi_bench.scoring.bridge import SteeredLM
-from sadi_bench.scoring.frame import requests_by_doc, scored_splits
+from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.steering.activations import EncodedContrast
 from sadi_bench.steering.contrast import encode_pairs
 from sadi_bench.tasks.pairs import ContrastivePair, as_released
-from sadi_bench.tasks.task import DOC_ID, GOLD, Task
 
 MOST_TOKENS = 700
 """Of a prompt and its answer together."""
 
 
 def released_pairs(
-    steered: SteeredLM, pairs: Sequence[ContrastivePair]
+    lm: LanguageModel, pairs: Sequence[ContrastivePair], keep_newline: bool = False
 ) -> tuple[list[ContrastivePair], list[EncodedContrast], dict[str, int]]:
     """Strip the pairs' prompts and leave long pairs out; also as tokens, and counted.
 
@@ -29,7 +27,7 @@ def released_pairs(
         SettingError: all of them are too long.
     """
     pairs = as_released(pairs)
-    encoded, merged = encode_pairs(steered.lm, pairs, steered.keep_newline, MOST_TOKENS)
+    encoded, merged = encode_pairs(lm, pairs, keep_newline, MOST_TOKENS)
     if not encoded:
         raise SettingError(
             f"protocol=released: all {len(pairs)} pairs have more than {MOST_TOKENS} tokens, so "
@@ -54,23 +52,25 @@ def left_out(counts: Mapping[str, int]) -> tuple[str, ...]:
     )
 
 
-def with_skipped(grid: pd.DataFrame, task: Task, steered: SteeredLM) -> pd.DataFrame:
-    """Add `skipped`: whether a document has more than MOST_TOKENS, and so no steered cell.
+def long_docs(docs: Iterable[Mapping[str, Any]]) -> set[tuple[str, int]]:
+    """Name the documents, split and doc_id, whose prompt with the right answer is too long.
+
+    `docs` are rows of docs.jsonl; a written answer has no tokens beforehand.
+    """
+    found = set()
+    for doc in docs:
+        tokens = len(doc["prompt_tokens"])
+        if "gold" in doc:
+            tokens += len(doc["choice_tokens"][doc["gold"]])
+        if tokens > MOST_TOKENS:
+            found.add((doc["split"], doc["doc_id"]))
+    return found
+
+
+def with_skipped(grid: pd.DataFrame, long: Collection[tuple[str, int]]) -> pd.DataFrame:
+    """Add `skipped`: whether a document is one of the long ones, and so has no steered cell.
 
     The column is the same in all cells of a document, though only steered ones leave it out.
     """
-    skipped = {
-        (split, asked[0].doc[DOC_ID])
-        for split, harness in scored_splits(task).items()
-        for asked in requests_by_doc(harness).values()
-        if _tokens(task, steered, asked) > MOST_TOKENS
-    }
     rows = zip(grid["split"], grid["doc_id"], strict=True)
-    return grid.assign(skipped=[row in skipped for row in rows])
-
-
-def _tokens(task: Task, steered: SteeredLM, asked: Sequence[Instance]) -> int:
-    """Count the prompt's tokens and the right answer's; a written answer has none beforehand."""
-    if task.generates:
-        return len(steered.text_tokens(asked[0].args[0]))
-    return sum(map(len, steered.tokens(asked[asked[0].doc[GOLD]].args)))
+    return grid.assign(skipped=[row in long for row in rows])

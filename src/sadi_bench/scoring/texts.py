@@ -3,11 +3,13 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 from lm_eval.api.task import Task as HarnessTask
 
 from sadi_bench.errors import SettingError
+from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.scoring.bridge import SteeredLM, evaluate_cell
 from sadi_bench.scoring.choices import ChoiceRequest, score_choices
 from sadi_bench.scoring.frame import directions, requests_by_doc, scored_splits, with_parameters
@@ -25,29 +27,31 @@ def text_grid(
     steered: SteeredLM,
     race: Callable[[pd.DataFrame], list[int]],
     judge: Judge | None,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
     """Let every cell write on the select split, and those that `race` keeps on the test split.
 
     `race` is given the grid's rows of the select split and names cells, cell 0 among them.
-    Returns the grid, as `grid.score_grid` does but without gold and choice_logprobs, and the texts.
+    Returns the grid, as `frame.score_grid` does but without gold and choice_logprobs, the texts,
+    and lm-eval's evaluation of the unsteered model on the test split.
     """
     if isinstance(steered.intervention, AnswerBias):
         raise SettingError(
             f"task={task.name}: the model writes its answers, and a constant an answer changes no "
             "text; choose another method than calibrate."
         )
-    frames, steered.writing_cells = [], None
+    frames, writing, evaluated = [], steered, {}
     columns = ["split", "doc_id", "group", "cell", *task.metrics, "finite"]
     for name, split in scored_splits(task).items():
-        evaluate_cell(steered, {f"{task.name}_{name}": split}, 0)
-        frames.append(_written(task, split, steered, judge))
+        evaluated = evaluate_cell(writing, {task.name: split}, 0, task.seed)
+        frames.append(_written(task, split, writing, judge))
         frames[-1].insert(0, "split", name)
         if name == "select":
-            steered.writing_cells = race(with_parameters(frames[-1][columns], steered))
+            racing = with_parameters(frames[-1][columns], steered)
+            writing = steered.at(0, writing_cells=race(racing))
     texts = pd.concat(frames, ignore_index=True)
     grid = with_parameters(texts[columns], steered)
     grid.attrs["metrics"] = directions(task)
-    return grid, texts
+    return grid, texts, evaluated
 
 
 def headline_texts(task: Task, steered: SteeredLM, cells: Iterable[int]) -> pd.DataFrame:
@@ -67,9 +71,8 @@ def _written(
 ) -> pd.DataFrame:
     asked = [instances[0].args for _, instances in sorted(requests_by_doc(split).items())]
     written = steered.texts(asked)
-    cells = steered.writing_cells or range(len(steered.intervention.cells))
     contexts = [context for context, _ in asked]
-    frame = pd.DataFrame(_text_rows(split, contexts, written, cells))
+    frame = pd.DataFrame(_text_rows(split, contexts, written, steered.writing_cells))
     docs = {doc[DOC_ID]: doc for doc in split.test_docs()}
     found = [
         split.process_results(docs[row.doc_id], [row.text]) for row in frame.itertuples(index=False)
@@ -103,15 +106,17 @@ def _text_rows(
             }
 
 
-def with_fluency(texts: pd.DataFrame, steered: SteeredLM) -> pd.DataFrame:
+def with_fluency(
+    texts: pd.DataFrame, lm: LanguageModel, token_budget: int | None = None
+) -> pd.DataFrame:
     """Add `logprob`, how likely the unsteered model holds each text of the test split."""
     test = texts[texts["split"] == "test"]
     asked: dict[str, dict[tuple[int, ...], None]] = {}
     for row in test.itertuples():
         if row.tokens:
             asked.setdefault(row.context, {})[row.tokens] = None
-    requests = [ChoiceRequest(steered.text_tokens(c), tuple(found)) for c, found in asked.items()]
-    scores = score_choices(steered.lm, requests, UNSTEERED_MODEL, steered.token_budget)
+    requests = [ChoiceRequest(tuple(lm.encode(c)), tuple(found)) for c, found in asked.items()]
+    scores = score_choices(lm, requests, UNSTEERED_MODEL, token_budget)
     known = {
         (context, tokens): float(logprob)
         for (context, found), score in zip(asked.items(), scores, strict=True)

@@ -14,7 +14,7 @@ from sadi_bench.models.families import Site
 from sadi_bench.models.hooks import Edit, edited
 from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.models.layout import Layout, layout_of
-from sadi_bench.models.memory import memory_error, out_of_memory
+from sadi_bench.models.memory import fitting_passes
 from sadi_bench.models.packing import run_branches, run_prefix
 from sadi_bench.models.shapes import Float
 from sadi_bench.steering.cache import cache_key, keep_tensors, kept_tensors
@@ -56,19 +56,21 @@ def passes(
     """Read pairs of like length together, fewer where memory runs out."""
     left = sorted(range(len(pairs)), key=lambda i: -len(pairs[i].prompt))
     budget = TOKENS_PER_PASS
+
+    def take() -> list[int]:
+        return left[: max(1, budget // (len(pairs[left[0]].prompt) + 8))] if left else []
+
+    def run(batch: list[int]) -> Reading:
+        return read([pairs[i] for i in batch])
+
+    def shrink(batch: list[int]) -> bool:
+        nonlocal budget
+        budget //= 2
+        return len(batch) > 1
+
     bar = tqdm(total=len(pairs), desc="reading pairs", unit="pair", disable=None)
     with torch.inference_mode(), bar:
-        while left:
-            batch = left[: max(1, budget // (len(pairs[left[0]].prompt) + 8))]
-            try:
-                found = read([pairs[i] for i in batch])
-            except (torch.OutOfMemoryError, RuntimeError) as error:
-                if not out_of_memory(error):
-                    raise
-                if len(batch) == 1:
-                    raise memory_error(lm, error) from error
-                budget //= 2
-                continue
+        for batch, found in fitting_passes(lm, take, run, shrink):
             left = left[len(batch) :]
             yield batch, found
             bar.update(len(batch))

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sadi_bench.downloads.packages import cache_folder
+from sadi_bench.disk import cache_folder
 from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.provenance import library_versions, source_digest
 

@@ -10,8 +10,8 @@ from lm_eval.tasks import TaskManager
 
 from sadi_bench.errors import SettingError
 from sadi_bench.tasks.hub_rows import hub_reason, patient_only_with_a_hub
+from sadi_bench.tasks.located import LocatedRow, Rows
 from sadi_bench.tasks.quiet import quiet_libraries
-from sadi_bench.tasks.sources import LocatedRow, Rows
 from sadi_bench.tasks.spec import TaskSpec
 
 _DEMONSTRATION_FIELDS = ("doc_to_text", "doc_to_choice", "doc_to_target", "gen_prefix",

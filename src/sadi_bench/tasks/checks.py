@@ -1,7 +1,7 @@
 """What a task must have before it is built: each complaint names a setting and its bound."""
 
-from sadi_bench.errors import SettingError, unknown_name
-from sadi_bench.tasks.metrics import METRICS, NEEDS, TRUE_ANSWERS
+from sadi_bench.errors import SettingError
+from sadi_bench.tasks.metrics import TRUE_ANSWERS, metric_of
 from sadi_bench.tasks.spec import Negative, OutputType, TaskSpec
 from sadi_bench.tasks.splits import Splits
 
@@ -9,7 +9,9 @@ from sadi_bench.tasks.splits import Splits
 def check_spec(spec: TaskSpec) -> None:
     """Refuse settings that are wrong whatever the rows are."""
     if not (spec.name or spec.harness):
-        raise SettingError("task: none is chosen; say task=copa, for instance.")
+        raise SettingError(
+            "task.name: empty; choose a task (task=copa, for instance) or name your own."
+        )
     if spec.chance is not None and not 0 < spec.chance < 1:
         raise SettingError(f"task.chance={spec.chance}: choose a fraction between 0 and 1.")
     most = spec.generation_kwargs.get("max_gen_toks", 1)
@@ -21,10 +23,11 @@ def check_spec(spec: TaskSpec) -> None:
         raise SettingError(
             f"task.n_test_cells={spec.n_test_cells}: choose at least 1, or null for every cell."
         )
-    if spec.harness and (spec.process_results or spec.output_type != OutputType.multiple_choice):
+    own = spec.process_results or spec.output_type != OutputType.multiple_choice
+    if spec.harness and (own or spec.label_map or spec.dataset_path):
         raise SettingError(
-            f"task.name={spec.name}: lm-eval's own YAML says its output_type and process_results; "
-            "leave them out here."
+            f"task.name={spec.name}: lm-eval's own YAML says its output_type, process_results, "
+            "data and labels; leave them out here."
         )
     if spec.negative == Negative.untrue and TRUE_ANSWERS not in spec.columns:
         raise SettingError(
@@ -36,15 +39,13 @@ def check_spec(spec: TaskSpec) -> None:
 
 
 def _check_process_results(spec: TaskSpec, name: str) -> None:
-    if name not in METRICS:
-        raise unknown_name("task.process_results", name, METRICS)
-    output_type, columns = NEEDS[name]
-    if spec.output_type != output_type:
+    metric = metric_of(name)
+    if spec.output_type != metric.output_type:
         raise SettingError(
             f"task.process_results={name}: it reads answers of task.output_type="
-            f"{output_type.value}, and {spec.name} has {OutputType(spec.output_type).value}."
+            f"{metric.output_type.value}, and {spec.name} has {OutputType(spec.output_type).value}."
         )
-    if missing := [column for column in columns if column not in spec.columns]:
+    if missing := [c for c in metric.columns if spec.columns and c not in spec.columns]:
         raise SettingError(
             f"task.process_results={name}: {spec.name} has no column {', '.join(missing)}; add it "
             "to task.columns, or rename one with task.rename."

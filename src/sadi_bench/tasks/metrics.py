@@ -1,16 +1,18 @@
 """Metrics of one document that lm-eval does not have; it aggregates them.
 
-`METRICS` names what task.process_results may say: functions of a row and of lm-eval's results on
-it, a text for generate_until and (log-probability, is_greedy) a choice for multiple_choice.
+`METRICS` names what task.process_results may say.
 """
 
 import math
 import re
 import string
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from sadi_bench.tasks.records import Row
+from sadi_bench import plugins
+from sadi_bench.errors import SettingError
+from sadi_bench.tasks.readers.lines import Row
 from sadi_bench.tasks.spec import OutputType
 
 TRUE_ANSWERS = "true_answers"  # the column that says how many choices, the first ones, are true
@@ -70,15 +72,33 @@ def judged(_doc: Row, _results: Sequence[Any]) -> dict[str, float]:
     return {}
 
 
-METRICS: dict[str, Callable[[Row, Sequence[Any]], dict[str, float]]] = {
-    "judged": judged,
-    "triviaqa": triviaqa,
-    "truthfulqa_mc": truthfulqa_mc,
+@dataclass(frozen=True)
+class Metric:
+    """How one document's results become numbers, by metric; another package may add such a thing.
+
+    `compute` takes the row and lm-eval's results on it: a text where `output_type` is
+    generate_until, (log-probability, is greedy) an answer where it is multiple_choice.
+    `columns` are what it reads of a row.
+    """
+
+    compute: Callable[[Row, Sequence[Any]], dict[str, float]]
+    output_type: OutputType = OutputType.generate_until
+    columns: tuple[str, ...] = ()
+
+
+METRICS = {
+    "judged": Metric(judged),
+    "triviaqa": Metric(triviaqa, columns=("answer", "aliases")),
+    "truthfulqa_mc": Metric(truthfulqa_mc, OutputType.multiple_choice, (TRUE_ANSWERS,)),
 }
 
-# What each reads: answers of this output_type, and these columns of a row.
-NEEDS: dict[str, tuple[OutputType, tuple[str, ...]]] = {
-    "judged": (OutputType.generate_until, ()),
-    "triviaqa": (OutputType.generate_until, ("answer", "aliases")),
-    "truthfulqa_mc": (OutputType.multiple_choice, (TRUE_ANSWERS,)),
-}
+
+def metric_of(name: str) -> Metric:
+    """Look up what task.process_results names, here or in another package."""
+    metric = plugins.by_name("task.process_results", name, METRICS, plugins.METRICS)
+    if not isinstance(metric, Metric):
+        raise SettingError(
+            f"task.process_results={name}: the package that adds it gives no "
+            f"sadi_bench.tasks.metrics.Metric but {metric!r}."
+        )
+    return metric

@@ -10,7 +10,7 @@ from lm_eval.api.instance import Instance
 from sadi_bench.errors import SettingError
 from sadi_bench.tasks.metrics import TRUE_ANSWERS
 from sadi_bench.tasks.quiet import quiet_libraries
-from sadi_bench.tasks.records import Row
+from sadi_bench.tasks.readers.lines import Row
 from sadi_bench.tasks.spec import Negative
 from sadi_bench.tasks.task import DOC_ID, GOLD, Task
 
@@ -43,6 +43,30 @@ def contrastive_pairs(
     # As in lm-eval's own requests: a chat template ends where an answer begins.
     delimiter = "" if chat_template else task.spec.target_delimiter
     return [_pair(task, instances, seed, delimiter) for instances in answers.values()]
+
+
+def pairs_from_texts(
+    texts: Sequence[tuple[str, str, str]], *, delimiter: str = " "
+) -> list[ContrastivePair]:
+    """Make pairs of (prompt, positive, negative) texts; `delimiter` opens every answer.
+
+    A blank negative is the empty text: nothing after the prompt.
+
+    Raises:
+        SettingError: no pairs, a blank prompt or positive, or two sides that are the same.
+    """
+    if not texts:
+        raise SettingError("pairs: none are given; a method learns from at least one.")
+    found = []
+    for index, (prompt, positive, negative) in enumerate(texts):
+        blank = [n for n, text in (("prompt", prompt), ("positive", positive)) if not text.strip()]
+        if blank:
+            raise SettingError(f"pairs[{index}]: the {blank[0]} is blank; give it a text.")
+        if positive == negative:
+            raise SettingError(f"pairs[{index}]: positive and negative are both {positive!r}.")
+        wrong = delimiter + negative if negative.strip() else ""
+        found.append(ContrastivePair(prompt, delimiter + positive, wrong, index))
+    return found
 
 
 def as_released(pairs: Sequence[ContrastivePair]) -> list[ContrastivePair]:

@@ -5,15 +5,17 @@ compiled once here, where lm-eval compiles one per document.
 """
 
 import ast
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import TemplateError
+from jinja2 import TemplateError, meta
 from lm_eval.utils import env
 
 from sadi_bench.errors import SettingError
-from sadi_bench.tasks.records import Row
+from sadi_bench.tasks.readers.lines import Row
+from sadi_bench.tasks.spec import TaskSpec
 
 NO_SIDES = -1  # as the hub marks rows without a label
 
@@ -44,6 +46,19 @@ def _reader(rule: Any, columns: set[str]) -> Callable[[Row], Any]:
         template = env.from_string(rule)
         return lambda row: template.render(**row)
     return lambda _row: rule
+
+
+def columns_read(spec: TaskSpec, columns: Collection[str]) -> list[str]:
+    """List those of `columns` that the doc_to_* rules and split_group read."""
+    rules = [spec.doc_to_text, spec.doc_to_choice, spec.doc_to_target, spec.split_group]
+    found: set[str] = set()
+    for rule in rules:
+        if isinstance(rule, str) and rule in columns:
+            found.add(rule)
+        elif isinstance(rule, str):
+            with suppress(TemplateError):  # `render` says which template is wrong
+                found |= meta.find_undeclared_variables(env.parse(rule))
+    return [column for column in columns if column in found]
 
 
 @dataclass(frozen=True)
@@ -142,6 +157,8 @@ class Recipe:
             )
         if isinstance(value, str) and value in choices:
             value = choices.index(value)
+        elif isinstance(value, str) and value.isdecimal():
+            value = int(value)  # a csv has no numbers, only texts
         if not isinstance(value, int) or not 0 <= value < len(choices):
             raise SettingError(
                 f"task={self.name}: {where}: the right answer {value!r} is none of the choices "

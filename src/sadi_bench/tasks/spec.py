@@ -50,6 +50,7 @@ class HubSource:
     test: list[str] = field(default_factory=list)
     reader: str | None = None  # a name in HUB_READERS, where the columns are not the task's
     limits: dict[str, float] = field(default_factory=dict)  # keyword arguments of the reader
+    kwargs: dict[str, Any] = field(default_factory=dict)  # of datasets.load_dataset
 
 
 @dataclass
@@ -62,7 +63,7 @@ class FileSource:
     """
 
     folder: str | None = None  # below $SADI_BENCH_DATA
-    reader: str | None = None  # a name in READERS
+    reader: str | None = None  # a name in READERS; null: csv, jsonl, parquet or tsv, by the suffix
     limits: dict[str, float] = field(default_factory=dict)  # keyword arguments of the reader
     identify: list[str] = field(default_factory=list)
     stand_in: list[str] = field(default_factory=list)
@@ -105,6 +106,9 @@ class TaskSpec:
     doc_to_text: str = ""
     doc_to_choice: Any = None  # a list of answers, a column, or a template that renders to a list
     doc_to_target: str = ""  # a column or a template: the index, or the text, of the right answer
+    # A word in the column that doc_to_target names: the answer's index or text, or null to leave
+    # such rows out.
+    label_map: dict[Any, Any] = field(default_factory=dict)
     target_delimiter: str = " "
     trailing_newline: TrailingNewline = TrailingNewline.answer
     metric_list: list[Any] = field(default_factory=_default_metrics)
@@ -125,8 +129,17 @@ class TaskSpec:
     paper_identifies_on_test: bool = False
     test_rows_per: dict[str, int] = field(default_factory=dict)  # column: the first n rows a value
 
-    data_dir: str | None = None
-    columns: list[str] = field(default_factory=list)  # kept from either source
+    data_dir: str | None = None  # the folder of `files`; one file, where `files` names none
+    # lm-eval's words for the source, in the place of hub: {path, name, kwargs, identify, test}.
+    dataset_path: str | None = None  # json, csv, parquet or text with data_files; or a repository
+    dataset_name: str | None = None
+    dataset_kwargs: dict[str, Any] = field(default_factory=dict)
+    data_files: Any = None  # short for dataset_kwargs: {data_files: ...}
+    training_split: str | None = None
+    validation_split: str | None = None
+    test_split: str | None = None
+
+    columns: list[str] = field(default_factory=list)  # kept from either source; []: all
     rename: dict[str, str] = field(default_factory=dict)  # column of a source: our name for it
     split_group: str | None = None  # template: rows that render alike never part company
     pairs_from: PairsFrom = PairsFrom.same

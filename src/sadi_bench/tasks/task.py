@@ -9,16 +9,27 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import datasets
+import pyarrow
 from lm_eval.api.task import ConfigurableTask
 
 from sadi_bench.errors import SettingError, unknown_name
 from sadi_bench.tasks.catalogue import harness_rows
 from sadi_bench.tasks.checks import check_fewshot, check_sides, check_spec
-from sadi_bench.tasks.metrics import METRICS, TRUE_ANSWERS
+from sadi_bench.tasks.labels import target_rule
+from sadi_bench.tasks.located import Rows
+from sadi_bench.tasks.metrics import TRUE_ANSWERS, metric_of
 from sadi_bench.tasks.quiet import quiet_libraries
 from sadi_bench.tasks.recipe import Doc, Recipe
-from sadi_bench.tasks.sources import Rows, read_rows
-from sadi_bench.tasks.spec import AS_THE_PAPER, PROTOCOLS, Negative, OutputType, PairsFrom, TaskSpec
+from sadi_bench.tasks.sources import read_rows
+from sadi_bench.tasks.spec import (
+    AS_THE_PAPER,
+    PROTOCOLS,
+    Negative,
+    OutputType,
+    PairsFrom,
+    TaskSpec,
+    TrailingNewline,
+)
 from sadi_bench.tasks.splits import Splits, carve, draw_splits
 
 GOLD, DOC_ID, GROUP = "gold_index", "doc_id", "doc_group"  # the columns that every row gets
@@ -30,8 +41,7 @@ TARGET = "target"  # and, where the model generates, the right side's text ("" w
 class Task:
     """One task; the docs of `identify`, `select` and `test` are rows in lm-eval's order.
 
-    Each is seeded for one `build_all_requests`: its sampler of demonstrations moves on, so call
-    `set_fewshot_seed` before building a second time.
+    Call `set_fewshot_seed` before `build_all_requests`: a sampler of demonstrations moves on.
     `answers` are the answers' texts where all scored documents have the same in the same order.
     `chance` is the expected acc (mc1) of a uniform guess, None where nothing can be guessed.
     A run must say all `notes` aloud.
@@ -47,6 +57,13 @@ class Task:
     test: ConfigurableTask
     notes: tuple[str, ...]
     fingerprint: str
+    protocol: str = "heldout"
+    seed: int = 0
+
+    @property
+    def keeps_newline(self) -> bool:
+        """Tell whether a prompt's last newline is the prompt's, not the answer's."""
+        return self.spec.trailing_newline == TrailingNewline.prompt
 
     @property
     def generates(self) -> bool:
@@ -83,7 +100,7 @@ def load_task(spec: TaskSpec, *, protocol: str, seed: int) -> Task:
         spec.name,
         config["doc_to_text"],
         config["doc_to_choice"],
-        config["doc_to_target"],
+        target_rule(spec, config["doc_to_target"]),
         spec.split_group,
         generates=config["output_type"] == OutputType.generate_until,
     )
@@ -105,6 +122,8 @@ def load_task(spec: TaskSpec, *, protocol: str, seed: int) -> Task:
         test=build("test"),
         notes=tuple(notes),
         fingerprint=_fingerprint(spec, config, splits),
+        protocol=protocol,
+        seed=seed,
     )
 
 
@@ -120,7 +139,7 @@ def _config(spec: TaskSpec) -> dict[str, Any]:
         "metric_list": spec.metric_list,
     }
     if spec.process_results:
-        config["process_results"] = METRICS[spec.process_results]
+        config["process_results"] = metric_of(spec.process_results).compute
     if spec.output_type == OutputType.generate_until:
         config["generation_kwargs"] = copy.deepcopy(spec.generation_kwargs)  # lm-eval adds to it
     return config
@@ -133,7 +152,7 @@ def _pools(
         raise SettingError(f"task={spec.name}: its test file has no rows.")
     test = recipe.render(rows.test)
     if rows.carve and not (protocol in AS_THE_PAPER and spec.paper_identifies_on_test):
-        return carve(spec, recipe.render(rows.identify, first_id=len(test)), test)
+        return carve(spec, recipe.render(rows.identify, first_id=len(rows.test)), test)
     return recipe.render(rows.identify), test, []
 
 
@@ -214,7 +233,13 @@ def _table(spec: TaskSpec, docs: list[Doc]) -> datasets.Dataset:
     if generates:
         for row, doc in zip(rows, docs, strict=True):
             row[TARGET] = doc.choices[doc.gold] if doc.choices else ""
-    return datasets.Dataset.from_list(rows)
+    try:
+        return datasets.Dataset.from_list(rows)
+    except pyarrow.ArrowException as error:
+        raise SettingError(
+            f"task={spec.name}: a column has values of several types ({error}); list the columns "
+            "that the task needs in task.columns."
+        ) from error
 
 
 def _fingerprint(spec: TaskSpec, config: dict[str, Any], splits: Splits) -> str:

@@ -10,6 +10,7 @@ from judge_cases import MANY, TEXTS, asked
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sadi_bench.errors import SettingError
+from sadi_bench.models import loading
 from sadi_bench.scoring.judges import truthfulqa
 from sadi_bench.scoring.judges.base import Judge
 from sadi_bench.scoring.judges.choosing import judge_of, resolved_judge
@@ -58,22 +59,22 @@ def test_two_judges_are_never_in_memory_together(two_judges, monkeypatch):
         networks = [network for ref in seen if (network := ref()) is not None]
         return sum(p.numel() for network in networks for p in network.parameters())
 
-    def load(spec):
+    def load(spec, setting=None):
         assert weights() == 0, "the other judge is still there"
-        lm = real(spec)
+        lm = real(spec, setting)
         seen.append(weakref.ref(lm.network))
         assert weights() > 0
         return lm
 
-    real = truthfulqa.load_language_model
-    monkeypatch.setattr(truthfulqa, "load_language_model", load)
+    real = loading.load_language_model
+    monkeypatch.setattr(loading, "load_language_model", load)
     loaded(two_judges).judge(asked(*TEXTS))
     assert len(seen) == 2
     assert weights() == 0
 
 
 def test_an_empty_answer_is_true_and_not_informative_and_loads_nothing(two_judges, monkeypatch):
-    monkeypatch.setattr(truthfulqa, "load_language_model", None)
+    monkeypatch.setattr(loading, "load_language_model", None)
     found = loaded(two_judges).judge(asked("", " "))
     assert {score: values.tolist() for score, values in found.items()} == {
         "true": [1, 1], "true_probability": [1, 1], "info": [0, 0], "info_probability": [0, 0],
@@ -101,13 +102,13 @@ def test_a_folder_that_is_no_model_is_refused_in_the_judges_words(two_judges, tm
 
 
 def test_a_judge_that_leaves_its_number_range_is_refused(two_judges, monkeypatch):
-    def spoilt(spec):
-        lm = real(spec)
+    def spoilt(spec, setting=None):
+        lm = real(spec, setting)
         with torch.no_grad():
             lm.network.get_input_embeddings().weight.fill_(torch.inf)
         return lm
 
-    real = truthfulqa.load_language_model
-    monkeypatch.setattr(truthfulqa, "load_language_model", spoilt)
+    real = loading.load_language_model
+    monkeypatch.setattr(loading, "load_language_model", spoilt)
     with pytest.raises(SettingError, match=r"judge\.dtype=float32: 3 of 3 texts left"):
         loaded(two_judges).judge(asked(*TEXTS))

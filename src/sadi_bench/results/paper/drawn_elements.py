@@ -36,7 +36,7 @@ def _layers(model: str, found: Mapping[str, Mapping[str, Run]]) -> Figure | None
     for column, (site, by_task) in enumerate(found.items()):
         for axis, task in zip(axes[:, column], tasks, strict=True):
             if run := by_task.get(task):
-                num_layers, num_elements = run.steering["element_scores"].shape
+                num_layers, num_elements = run.tensors["element_scores"].shape
                 counts = layer_counts(run.elements, LAYERS_TOP, num_layers)
                 axis.bar(counts.index, counts, width=0.8, color=f"C{column}")
                 total = f"top {LAYERS_TOP} of {num_layers * num_elements:,}"

@@ -22,7 +22,7 @@ from sklearn.model_selection import GroupKFold, StratifiedKFold
 from sklearn.pipeline import Pipeline, make_pipeline, make_union
 from tqdm import tqdm
 
-from sadi_bench.downloads.packages import cache_folder
+from sadi_bench.disk import cache_folder
 from sadi_bench.errors import SettingError
 from sadi_bench.scoring.judges.base import Generation, decided
 

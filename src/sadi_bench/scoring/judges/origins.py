@@ -3,7 +3,6 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
@@ -43,13 +42,6 @@ def check_source(setting: str, source: str | None, revision: str, remedy: str) -
         raise SettingError(f"judge.{setting}={source}: {cause}; name a local folder, {remedy}.")
     folder = Path(source).expanduser()
     return str(folder) if folder.exists() else source
-
-
-def hub_options(source: str, revision: str) -> dict[str, Any]:
-    """Keep the hub's client from minutes of retries where the hub does not answer."""
-    if Path(source).exists():
-        return {}
-    return {"revision": revision, "local_files_only": not hub_answers()}
 
 
 def training_files(

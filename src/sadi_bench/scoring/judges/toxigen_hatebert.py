@@ -17,9 +17,8 @@ from transformers import (
 )
 
 from sadi_bench.errors import SettingError
-from sadi_bench.models.loading import quiet_transformers
+from sadi_bench.models.loading import hub_options, quiet_transformers
 from sadi_bench.scoring.judges.base import Generation, decided
-from sadi_bench.scoring.judges.origins import hub_options
 from sadi_bench.scoring.judges.spec import JudgeSpec
 
 NAME = "toxigen-hatebert"

@@ -10,7 +10,7 @@ import numpy as np
 
 from sadi_bench.errors import SettingError
 from sadi_bench.models.language_model import LanguageModel
-from sadi_bench.models.loading import forget, load_language_model
+from sadi_bench.models.loading import beside
 from sadi_bench.models.spec import ModelSpec
 from sadi_bench.scoring.choices import ChoiceRequest, score_choices
 from sadi_bench.scoring.judges.base import Generation, decided
@@ -65,12 +65,8 @@ def model_spec(spec: JudgeSpec, setting: str) -> ModelSpec:
 
 def _asked(spec: JudgeSpec, score: str, generations: Sequence[Generation]) -> np.ndarray:
     setting, mark = ASKED[score]
-    with judges_words(setting):
-        lm = load_language_model(model_spec(spec, setting))
-        try:
-            return probabilities(lm, mark, generations)
-        finally:
-            forget(lm)
+    with judges_words(setting), beside(model_spec(spec, setting)) as lm:
+        return probabilities(lm, mark, generations)
 
 
 def probabilities(lm: LanguageModel, mark: str, generations: Sequence[Generation]) -> np.ndarray:

@@ -1,32 +1,57 @@
-"""One file a method; each names its class `METHOD`, with `fit(lm, pairs) -> Intervention`."""
+"""One file a method; each names its class `METHOD`, a `Method`."""
 
 import dataclasses
 import pkgutil
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Set
 from importlib import import_module
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from sadi_bench.errors import SettingError, unknown_key, unknown_name
+from sadi_bench.plugins import METHODS, loaded, plugins
+from sadi_bench.steering.intervention import Intervention
+from sadi_bench.steering.method import Method
 
 STEPS = {"prefill": "last_prompt", "every_step": "from_last_prompt"}
 """Words of generation, `method.steps` → words of positions, `method.reach`."""
 
 
-@runtime_checkable
-class Method(Protocol):
-    """Learn from contrastive pairs, then freeze.
+def method_class(kind: str) -> type[Method]:
+    """Find the class of a kind of method: a file of this folder, or another package's.
 
-    `content_free`: texts that take the place of the documents in the pairs' prompts; mostly none.
-    A method that is a `control` (an attribute that few have) is no steering, and not ranked.
+    A package adds one by an entry point of the group `sadi_bench.methods`.
+
+    Raises:
+        SettingError: there is none, or it does not keep the contract of `Method`.
     """
+    kinds = [module.name for module in pkgutil.iter_modules(__path__)]
+    added = plugins(METHODS, kinds)
+    if kind in kinds:
+        return checked(kind, import_module(f"{__name__}.{kind}").METHOD)
+    if kind not in added:
+        raise unknown_name("method.kind", kind, [*kinds, *added])
+    return checked(kind, loaded(added[kind]))
 
-    content_free: Sequence[str]
 
-    def fit(self, lm: Any, pairs: Any) -> Any:
-        """Return a frozen Intervention."""
+def checked(kind: str, method: object) -> type[Method]:
+    """Return a method's class if it keeps the contract; say what is missing if not."""
+    fault = None
+    if not (isinstance(method, type) and issubclass(method, Method)):
+        fault = "it is no subclass of sadi_bench.steering.method.Method"
+    elif not dataclasses.is_dataclass(method) or "__dataclass_fields__" not in vars(method):
+        fault = "it is no dataclass: put @dataclass(frozen=True) above it"
+    elif method.__abstractmethods__:
+        fault = f"it does not write {', '.join(sorted(method.__abstractmethods__))}"
+    elif not _is_intervention(getattr(method, "intervention", None)):
+        fault = "its `intervention` names no dataclass derived from Intervention, which fit returns"
+    if fault:
+        raise SettingError(f"method.kind={kind}: {fault}; docs/extending.md has an example.")
+    return method
 
-    def departures(self) -> list[str]:
-        """List the switches that are not as published, for tables to show."""
+
+def _is_intervention(kind: object) -> bool:
+    return (
+        isinstance(kind, type) and issubclass(kind, Intervention) and dataclasses.is_dataclass(kind)
+    )
 
 
 def method_of(settings: Mapping[str, Any]) -> Method:
@@ -35,11 +60,8 @@ def method_of(settings: Mapping[str, Any]) -> Method:
         raise SettingError("method: none is chosen; say method=sadi-head, for instance.")
     if not isinstance(name := settings.get("name"), str) or not name.strip():
         raise SettingError(f"method.name={name or 'null'}: give it a text; tables show it.")
-    kinds = [module.name for module in pkgutil.iter_modules(__path__)]
-    kind = settings.get("kind", "")
-    if kind not in kinds:
-        raise unknown_name("method.kind", str(kind), kinds)
-    method = import_module(f"{__name__}.{kind}").METHOD
+    kind = str(settings.get("kind", ""))
+    method = method_class(kind)
     fields = {field.name for field in dataclasses.fields(method)}
     given = {k: v for k, v in settings.items() if k not in ("kind", "name", "steps")}
     for key in given:

@@ -5,7 +5,8 @@ mean of A+ - A- there, read at the answers' last tokens.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -15,31 +16,30 @@ from sadi_bench.models.families import Site
 from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.models.shapes import Float, Int
 from sadi_bench.steering.activations import EncodedContrast, mean_difference
-from sadi_bench.steering.cells import cells_of, check_choices, departures, distance_of, numbers
+from sadi_bench.steering.cells import cells_of, distance_of
 from sadi_bench.steering.elements import listed_elements, ranks_of
-from sadi_bench.steering.intervention import Cell, Reach
+from sadi_bench.steering.intervention import Cell, Intervention, Reach, learnt
+from sadi_bench.steering.method import Method
+from sadi_bench.steering.method_settings import numbers
 
 WHOLE = "a whole number of at least 0"
 
 
-@dataclass(frozen=True)
-class LayerShift:
+@dataclass(frozen=True, kw_only=True)
+class LayerShift(Intervention):
     """Add a multiple of one layer's vector to what leaves that layer."""
 
-    reach: Reach
-    cells: tuple[Cell, ...]
-    difference: Float[Tensor, "layer width"]
+    difference: Float[Tensor, "layer width"] = learnt("mean_difference", "layer width")
     site: Site = Site.residual
-    overwrites: bool = False
-    _layer: list[int] = field(init=False)
-    _multiplier: list[float] = field(init=False)
 
-    def __post_init__(self) -> None:
-        params = [cell.params for cell in self.cells]
-        nowhere = len(self.difference)
-        layers = [p["layer"] if p.get("multiplier") else nowhere for p in params]
-        object.__setattr__(self, "_layer", layers)
-        object.__setattr__(self, "_multiplier", [float(p.get("multiplier", 0)) for p in params])
+    @cached_property
+    def _layer(self) -> list[int]:
+        params, nowhere = [cell.params for cell in self.cells], len(self.difference)
+        return [int(p["layer"]) if p.get("multiplier") else nowhere for p in params]
+
+    @cached_property
+    def _multiplier(self) -> list[float]:
+        return [float(cell.params.get("multiplier", 0)) for cell in self.cells]
 
     def first_layer(self, cell: int) -> int:
         """Return the cell's layer, or the number of layers."""
@@ -59,10 +59,6 @@ class LayerShift:
         vector = self.difference[layer].to(values.device, non_blocking=True)
         return (values.float() + strength * vector).to(values.dtype)
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Return the mean difference [layer width]: every layer's vector."""
-        return {"mean_difference": self.difference}
-
     def elements(self) -> list[tuple[int, int, float]]:
         """List all layers by the length of their vector, as index 0."""
         lengths = self.difference.norm(dim=1, keepdim=True)
@@ -70,23 +66,20 @@ class LayerShift:
 
 
 @dataclass(frozen=True)
-class Caa:
+class Caa(Method):
     """Hold CAA's settings; `layer` counts from 0, None is every layer in turn."""
 
     layer: int | Sequence[int] | None = None
     multiplier: float | Sequence[float] = (-2.0, -1.0, -0.5, 0.5, 1.0, 2.0)
     reach: str = "from_last_prompt"
 
-    content_free = ()
+    intervention = LayerShift
     CHOICES = {"reach": ("last_prompt", "from_last_prompt")}
+    SWITCHES = ("reach",)
 
-    def __post_init__(self) -> None:
-        check_choices(self, self.CHOICES)
+    def check(self) -> None:
+        """Refuse wrong layers and multipliers."""
         self.grid(1)
-
-    def departures(self) -> list[str]:
-        """List the switches that are not as published."""
-        return departures(self, tuple(self.CHOICES))
 
     def grid(self, num_layers: int) -> tuple[Cell, ...]:
         """Lay out cell 0 and the product of layer and multiplier, layer outermost."""

@@ -5,7 +5,6 @@ log of what the model gives the choice where the document's content is left out.
 that, averaged over the identify split, the choices get the share that is right there.
 """
 
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,45 +22,30 @@ from sadi_bench.models.logits import successors_of, token_scores
 from sadi_bench.models.packing import run_branches, run_prefix
 from sadi_bench.models.shapes import Float
 from sadi_bench.steering.activations import EncodedContrast, passes, without_overflow
-from sadi_bench.steering.cells import cells_of, check_choices, distance_of, numbers
-from sadi_bench.steering.intervention import Cell, Reach
+from sadi_bench.steering.cells import cells_of, distance_of
+from sadi_bench.steering.intervention import AnswerBias, Cell, Reach, learnt
+from sadi_bench.steering.method import Method
+from sadi_bench.steering.method_settings import numbers
 
 MOST_ANSWERS = 26
 """Answers that the choices of all documents may be; a letter each, at most."""
 STEPS, TOLERANCE = 1000, 1e-9
 
 
-@dataclass(frozen=True)
-class ChoiceBias:
+@dataclass(frozen=True, kw_only=True)
+class ChoiceBias(AnswerBias):
     """Add `scale` times a constant an answer; activations are left alone."""
 
     answers: tuple[tuple[int, ...], ...]
-    bias: Float[np.ndarray, " answer"]
-    cells: tuple[Cell, ...]
+    bias: Float[Tensor, " answer"] = learnt("bias", "answer")
     site: Site = Site.hidden
     reach: Reach = Reach.last_prompt
-    overwrites: bool = False
 
     @property
     def constants(self) -> Float[np.ndarray, "answer cell"]:
         """Scale the bias for every cell; cell 0 gets none."""
         scales = [cell.params.get("scale", 0.0) for cell in self.cells]
-        return np.outer(self.bias, scales).astype(np.float32)
-
-    def first_layer(self, cell: int) -> int:  # noqa: ARG002
-        """Return a layer beyond the last: no activation is edited."""
-        return sys.maxsize
-
-    def edit(self, layer: int, values: Tensor, cells: Tensor) -> None:
-        """Leave the values alone."""
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return the bias [answer]."""
-        return {"bias": torch.from_numpy(self.bias)}
-
-    def elements(self) -> list[tuple[int, int, float]]:
-        """Return none: nothing is ranked."""
-        return []
+        return np.outer(self.bias.numpy(), scales).astype(np.float32)
 
 
 def answer_logprobs(
@@ -117,29 +101,28 @@ def prior_bias(
 
 
 @dataclass(frozen=True)
-class Calibrate:
+class Calibrate(Method):
     """Hold the settings: which constant, how much of it."""
 
     bias: str = "contextual"
     scale: float | Sequence[float] = 1.0
     content_free: Sequence[str] = ("N/A", "[MASK]", "")
 
+    intervention = ChoiceBias
     CHOICES = {"bias": ("contextual", "prior")}
 
-    def __post_init__(self) -> None:
-        check_choices(self, self.CHOICES)
+    def check(self) -> None:
+        """Refuse what the choices do not know of."""
         if self.bias == "contextual" and not self.content_free:
             raise SettingError(
                 "method.content_free=[]: method.bias=contextual asks the model about texts without "
                 "content; list at least one, such as N/A."
             )
-        if self.bias == "prior":
-            object.__setattr__(self, "content_free", ())
         self.grid()
 
-    def departures(self) -> list[str]:
-        """List nothing: both constants are as published."""
-        return []
+    def blank_texts(self) -> Sequence[str]:
+        """Return what stands for a document without content; `prior` reads the documents."""
+        return self.content_free if self.bias == "contextual" else ()
 
     def grid(self) -> tuple[Cell, ...]:
         """Lay out cell 0 and the scales."""
@@ -168,7 +151,7 @@ class Calibrate:
             right = Counter(pair.positive for pair in pairs)
             counts = np.array([right[answer] + 1.0 for answer in answers])  # none is ruled out
             bias = prior_bias(logprobs, counts / counts.sum())
-        return ChoiceBias(answers=tuple(answers), bias=bias, cells=self.grid())
+        return ChoiceBias(answers=tuple(answers), bias=torch.from_numpy(bias), cells=self.grid())
 
 
 METHOD = Calibrate

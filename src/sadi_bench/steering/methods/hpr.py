@@ -14,7 +14,8 @@ for nearly every prompt; then nearly every prompt is turned, or nearly none.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -25,49 +26,39 @@ from sadi_bench.models.families import Site
 from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.models.shapes import Float, Int
 from sadi_bench.steering.activations import EncodedContrast, all_activations
-from sadi_bench.steering.cells import (
-    cells_of,
-    check_choices,
+from sadi_bench.steering.cells import cells_of, distance_of
+from sadi_bench.steering.elements import listed_elements, ranks_of
+from sadi_bench.steering.intervention import Cell, Reach, learnt
+from sadi_bench.steering.method import Method
+from sadi_bench.steering.method_settings import (
     check_count,
     check_seed,
     check_top_layers,
     counts,
-    departures,
-    distance_of,
     numbers,
 )
-from sadi_bench.steering.elements import Masks, graded_masks, listed_elements, ranks_of
-from sadi_bench.steering.intervention import Cell, Reach
+from sadi_bench.steering.ranked import RankedIntervention
 from sadi_bench.steering.rotation import Networks, Recipe, angles, fit_angles, fit_probes, turn
 
 
-@dataclass(frozen=True)
-class PseudoRotation:
+@dataclass(frozen=True, kw_only=True)
+class PseudoRotation(RankedIntervention):
     """Turn activations of the layers of rank below a cell's K by its strength of the angle.
 
     `probes` are of length 1; network 0 is the best layer's, and so on down to the largest K.
+    Layer by layer of the networks: `weights` [net out in] and `biases` [net out].
     """
 
-    reach: Reach
-    cells: tuple[Cell, ...]
-    ranks: Int[Tensor, "layer 1"]
-    accuracies: Float[Tensor, "layer 1"]
-    probes: Float[Tensor, "layer width"]
-    networks: Networks
+    ranks: Int[Tensor, "layer 1"] = learnt("layer_ranks", "layer 1")
+    accuracies: Float[Tensor, "layer 1"] = learnt("probe_accuracies", "layer 1")
+    probes: Float[Tensor, "layer width"] = learnt("probes", "layer width")
+    weights: tuple[Tensor, ...] = learnt("angle_weights", "net _ _")
+    biases: tuple[Tensor, ...] = learnt("angle_biases", "net _")
     site: Site = Site.residual
-    overwrites: bool = False
-    _masks: Masks = field(init=False)
-    _strength: Tensor = field(init=False)
-    _placed: dict[torch.device, tuple[Tensor, Networks]] = field(init=False, default_factory=dict)
 
-    def __post_init__(self) -> None:
-        masks, strength = graded_masks(self.ranks, self.cells, "strength")
-        object.__setattr__(self, "_masks", masks)
-        object.__setattr__(self, "_strength", strength)
-
-    def first_layer(self, cell: int) -> int:
-        """Return the first layer that is turned, or the number of layers."""
-        return self._masks.first_layer(cell)
+    @cached_property
+    def _placed(self) -> dict[torch.device, tuple[Tensor, Networks]]:
+        return {}
 
     def edit(
         self,
@@ -77,32 +68,22 @@ class PseudoRotation:
     ) -> Float[Tensor, "batch cell node width"] | None:
         """Turn in float32: half precision would not keep the length."""
         device = values.device
-        mask = self._masks.at(layer, cells, device)
+        mask = self.masks.at(layer, cells, device)
         if mask is None:
             return None
         if device not in self._placed:
-            networks = [(w.to(device), b.to(device)) for w, b in self.networks]
+            layers = zip(self.weights, self.biases, strict=True)
+            networks = [(w.to(device), b.to(device)) for w, b in layers]
             self._placed[device] = self.probes.to(device), networks
         probes, networks = self._placed[device]
         slot = slice(int(self.ranks[layer]), int(self.ranks[layer]) + 1)
         flat = values.float().flatten(0, 2)
         angle = angles(flat[:, None], [(w[slot], b[slot]) for w, b in networks])
         angle = angle.view(values.shape[:3])
-        strength = self._strength[cells, None].to(device, non_blocking=True)
+        strength = self.changes[cells, None].to(device, non_blocking=True)
         turned = turn(values.float(), probes[layer], strength * angle)
         negative = (values.float() @ probes[layer] < 0) & mask
         return torch.where(negative[..., None], turned.to(values.dtype), values)
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return the probes [layer width], their accuracies and ranks, and the networks."""
-        found = {
-            "probes": self.probes,
-            "probe_accuracies": self.accuracies[:, 0].contiguous(),
-            "layer_ranks": self.ranks[:, 0].contiguous(),
-        }
-        for depth, (weights, biases) in enumerate(self.networks):
-            found |= {f"angle_weights_{depth}": weights, f"angle_biases_{depth}": biases}
-        return found
 
     def elements(self) -> list[tuple[int, int, float]]:
         """List all layers by their probes' validation accuracy, as index 0."""
@@ -110,7 +91,7 @@ class PseudoRotation:
 
 
 @dataclass(frozen=True)
-class Hpr:
+class Hpr(Method):
     """Hold HPR's settings; the defaults are the publication's, val_ratio aside."""
 
     top_k: int | Sequence[int] = 5
@@ -122,11 +103,12 @@ class Hpr:
     reach: str = "from_last_prompt"
     seed: int = 0
 
-    content_free = ()
+    intervention = PseudoRotation
     CHOICES = {"reach": ("last_prompt", "from_last_prompt")}
+    SWITCHES = ("learning_rate", "epochs", "batch_size", "reach")
 
-    def __post_init__(self) -> None:
-        check_choices(self, self.CHOICES)
+    def check(self) -> None:
+        """Refuse what the choices do not know of."""
         check_seed(self.seed)
         for name in ("epochs", "batch_size"):
             check_count(name, getattr(self, name))
@@ -136,10 +118,6 @@ class Hpr:
                 bound = "" if above == math.inf else f" and below {above}"
                 raise SettingError(f"method.{name}={value}: choose a number above 0{bound}.")
         self.grid()
-
-    def departures(self) -> list[str]:
-        """List the switches that are not as published."""
-        return departures(self, ("learning_rate", "epochs", "batch_size", "reach"))
 
     def grid(self) -> tuple[Cell, ...]:
         """Lay out cell 0 and the product of top_k and strength, top_k outermost."""
@@ -169,7 +147,8 @@ class Hpr:
             ranks=ranks,
             accuracies=scores,
             probes=F.normalize(probes, dim=1).cpu(),
-            networks=[(weights.cpu(), biases.cpu()) for weights, biases in networks],
+            weights=tuple(weights.cpu() for weights, _ in networks),
+            biases=tuple(biases.cpu() for _, biases in networks),
         )
 
     def split(self, count: int) -> tuple[Tensor, Tensor]:

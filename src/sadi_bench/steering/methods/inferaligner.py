@@ -13,7 +13,7 @@ Without a guide the model guides itself: gated CAA.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -30,49 +30,36 @@ from sadi_bench.steering.activations import (
     mean_difference,
     prompt_activations,
 )
-from sadi_bench.steering.cells import (
-    cells_of,
-    check_choices,
+from sadi_bench.steering.cells import cells_of, distance_of
+from sadi_bench.steering.elements import listed_elements, ranks_of
+from sadi_bench.steering.intervention import Cell, Reach, ReadsPrompts, learnt, passing
+from sadi_bench.steering.method import Method
+from sadi_bench.steering.method_settings import (
     check_layers,
     check_top_layers,
     counts,
-    departures,
-    distance_of,
     numbers,
 )
-from sadi_bench.steering.elements import Masks, graded_masks, listed_elements, ranks_of
-from sadi_bench.steering.intervention import Cell, Reach
+from sadi_bench.steering.ranked import RankedIntervention
 
 
-@dataclass(frozen=True)
-class GatedShift:
+@dataclass(frozen=True, kw_only=True)
+class GatedShift(RankedIntervention, ReadsPrompts):
     """Add alpha times the guide's vector to layers of rank below a cell's K whose gate is open.
 
     `readings[layer]` are 1 where a gate is open and 0 where not, [batch copy 1]; unbound, all are
     open.
     """
 
-    reach: Reach
-    cells: tuple[Cell, ...]
-    ranks: Int[Tensor, "layer 1"]
-    accuracies: Float[Tensor, "layer 1"]
-    directions: Float[Tensor, "layer width"]
-    offsets: Float[Tensor, " layer"]
-    guidance: Float[Tensor, "layer width"]
-    readings: Mapping[int, Tensor] = field(default_factory=dict)
+    ranks: Int[Tensor, "layer 1"] = learnt("layer_ranks", "layer 1")
+    accuracies: Float[Tensor, "layer 1"] = learnt("gate_accuracies", "layer 1")
+    directions: Float[Tensor, "layer width"] = learnt("gate_directions", "layer width")
+    offsets: Float[Tensor, " layer"] = learnt("gate_offsets", "layer")
+    guidance: Float[Tensor, "layer width"] = learnt("guidance", "layer width")
     site: Site = Site.residual
-    overwrites: bool = False
-    _masks: Masks = field(init=False)
-    _alpha: Tensor = field(init=False)
+    readings: Mapping[int, Tensor] = passing(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        masks, alpha = graded_masks(self.ranks, self.cells, "alpha")
-        object.__setattr__(self, "_masks", masks)
-        object.__setattr__(self, "_alpha", alpha)
-
-    def first_layer(self, cell: int) -> int:
-        """Return the first layer that may be shifted, or the number of layers."""
-        return self._masks.first_layer(cell)
+    CHANGE = "alpha"
 
     def read(
         self,
@@ -97,7 +84,7 @@ class GatedShift:
         """Return the share of the cells' layers whose gate is open; 0 where a cell has none."""
         layers = range(len(self.ranks))
         gates = torch.cat([readings[layer].cpu() for layer in layers], dim=1)  # [batch layer]
-        chosen = (self.ranks < self._masks.top_k).float()  # [layer cell]
+        chosen = (self.ranks < self.masks.top_k).float()  # [layer cell]
         return {"gate_open": gates @ chosen / chosen.sum(dim=0).clamp(min=1)}
 
     def edit(
@@ -108,24 +95,14 @@ class GatedShift:
     ) -> Float[Tensor, "batch cell node width"] | None:
         """Shift in float32: half precision rounds away what is small beside the values."""
         device = values.device
-        mask = self._masks.at(layer, cells, device)
+        mask = self.masks.at(layer, cells, device)
         if mask is None:
             return None
-        alpha = self._alpha[cells, None].to(device, non_blocking=True) * mask  # [cell 1]
+        alpha = self.changes[cells, None].to(device, non_blocking=True) * mask  # [cell 1]
         if layer in self.readings:
             alpha = alpha * self.readings[layer].to(device)  # [batch cell 1]
         vector = self.guidance[layer].to(device, non_blocking=True)
         return (values.float() + alpha[..., None] * vector).to(values.dtype)
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return s and θ [layer width], b, the gates' accuracies and the ranks."""
-        return {
-            "gate_directions": self.directions,
-            "gate_offsets": self.offsets,
-            "gate_accuracies": self.accuracies[:, 0].contiguous(),
-            "layer_ranks": self.ranks[:, 0].contiguous(),
-            "guidance": self.guidance,
-        }
 
     def elements(self) -> list[tuple[int, int, float]]:
         """List all layers by their gate's accuracy on the pairs, as index 0."""
@@ -133,7 +110,7 @@ class GatedShift:
 
 
 @dataclass(frozen=True)
-class InferAligner:
+class InferAligner(Method):
     """Hold InferAligner's settings; `guide` is a folder or a hub name, None the model itself."""
 
     guide: str | None = None
@@ -143,14 +120,15 @@ class InferAligner:
     gate: str = "prompts"
     reach: str = "all_tokens"
 
-    content_free = ()
+    intervention = GatedShift
     CHOICES = {
         "gate": ("prompts", "answers"),
         "reach": ("all_tokens", "last_prompt", "from_last_prompt"),
     }
+    SWITCHES = ("gate", "reach")
 
-    def __post_init__(self) -> None:
-        check_choices(self, self.CHOICES)
+    def check(self) -> None:
+        """Refuse what the choices do not know of."""
         if self.guide is not None and not (isinstance(self.guide, str) and self.guide.strip()):
             raise SettingError(
                 f"method.guide={self.guide!r}: name a folder or a hub model, or null for the "
@@ -161,7 +139,7 @@ class InferAligner:
     def departures(self) -> list[str]:
         """List the switches that are not as published."""
         itself = [] if self.guide else ["guide=itself: gated CAA"]
-        return itself + departures(self, tuple(self.CHOICES))
+        return itself + super().departures()
 
     def grid(self) -> tuple[Cell, ...]:
         """Lay out cell 0 and the product of top_k and alpha, top_k outermost."""

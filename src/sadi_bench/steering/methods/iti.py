@@ -8,7 +8,7 @@ where the released code has two folds.
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -23,48 +23,30 @@ from sadi_bench.models.families import Site
 from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.models.shapes import Float, Int
 from sadi_bench.steering.activations import EncodedContrast, all_activations
-from sadi_bench.steering.cells import (
-    cells_of,
-    check_choices,
-    check_seed,
-    counts,
-    departures,
-    distance_of,
-    numbers,
-)
-from sadi_bench.steering.elements import Masks, graded_masks, listed_elements, ranks_of
-from sadi_bench.steering.intervention import Cell, Reach
+from sadi_bench.steering.cells import cells_of, distance_of
+from sadi_bench.steering.elements import listed_elements, ranks_of
+from sadi_bench.steering.intervention import Cell, Reach, learnt
+from sadi_bench.steering.method import Method
+from sadi_bench.steering.method_settings import check_seed, counts, numbers
+from sadi_bench.steering.ranked import RankedIntervention
 
 TRAINING_PAIRS = 2
 """Pairs that a probe is trained on at least."""
 
 
-@dataclass(frozen=True)
-class HeadShift:
+@dataclass(frozen=True, kw_only=True)
+class HeadShift(RankedIntervention):
     """Add alpha σ θ to the heads of rank below a cell's K.
 
     `directions` are θ, of length 1; `deviations` are σ, along them.
     """
 
-    reach: Reach
-    cells: tuple[Cell, ...]
-    ranks: Int[Tensor, "layer head"]
-    accuracies: Float[Tensor, "layer head"]
-    directions: Float[Tensor, "layer head head_dim"]
-    deviations: Float[Tensor, "layer head"]
+    accuracies: Float[Tensor, "layer head"] = learnt("probe_accuracies", "layer element")
+    directions: Float[Tensor, "layer head head_dim"] = learnt("directions", "layer element part")
+    deviations: Float[Tensor, "layer head"] = learnt("deviations", "layer element")
     site: Site = Site.head
-    overwrites: bool = False
-    _masks: Masks = field(init=False)
-    _alpha: Tensor = field(init=False)
 
-    def __post_init__(self) -> None:
-        masks, alpha = graded_masks(self.ranks, self.cells, "alpha")
-        object.__setattr__(self, "_masks", masks)
-        object.__setattr__(self, "_alpha", alpha)
-
-    def first_layer(self, cell: int) -> int:
-        """Return the first layer with a steered head, or the number of layers."""
-        return self._masks.first_layer(cell)
+    CHANGE = "alpha"
 
     def edit(
         self,
@@ -74,23 +56,14 @@ class HeadShift:
     ) -> Float[Tensor, "batch cell node width"] | None:
         """Shift in float32: half precision rounds away what is small beside the values."""
         device = values.device
-        mask = self._masks.at(layer, cells, device)
+        mask = self.masks.at(layer, cells, device)
         if mask is None:
             return None
         shift = self.deviations[layer, :, None] * self.directions[layer]  # [head head_dim]
         shift = shift.to(device, non_blocking=True)
-        alpha = self._alpha[cells, None].to(device, non_blocking=True) * mask
+        alpha = self.changes[cells, None].to(device, non_blocking=True) * mask
         split = values.float().unflatten(-1, shift.shape)  # [batch cell node head head_dim]
         return (split + alpha[:, None, :, None] * shift).flatten(-2).to(values.dtype)
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return θ [layer head head_dim], σ, the probes' accuracies and the ranks [layer head]."""
-        return {
-            "directions": self.directions,
-            "deviations": self.deviations,
-            "probe_accuracies": self.accuracies,
-            "element_ranks": self.ranks,
-        }
 
     def elements(self) -> list[tuple[int, int, float]]:
         """List all heads by their probes' validation accuracy."""
@@ -98,7 +71,7 @@ class HeadShift:
 
 
 @dataclass(frozen=True)
-class Iti:
+class Iti(Method):
     """Hold ITI's settings; the defaults are the publication's."""
 
     top_k: int | Sequence[int] = 48
@@ -108,24 +81,21 @@ class Iti:
     reach: str = "from_last_prompt"
     seed: int = 0
 
-    content_free = ()
+    intervention = HeadShift
     CHOICES = {
         "direction": ("mass_mean", "probe"),
         "reach": ("last_prompt", "from_last_prompt"),
     }
+    SWITCHES = ("val_ratio", "direction", "reach")
 
-    def __post_init__(self) -> None:
-        check_choices(self, self.CHOICES)
+    def check(self) -> None:
+        """Refuse what the choices do not know of."""
         check_seed(self.seed)
         if not isinstance(self.val_ratio, int | float) or not 0 < self.val_ratio < 1:
             raise SettingError(
                 f"method.val_ratio={self.val_ratio}: choose a number above 0 and below 1."
             )
         self.grid()
-
-    def departures(self) -> list[str]:
-        """List the switches that are not as published."""
-        return departures(self, ("val_ratio", "direction", "reach"))
 
     def grid(self) -> tuple[Cell, ...]:
         """Lay out cell 0 and the product of top_k and alpha, top_k outermost."""

@@ -6,19 +6,16 @@ from dataclasses import dataclass
 from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.steering.activations import EncodedContrast
 from sadi_bench.steering.intervention import UNSTEERED_MODEL, NoIntervention
+from sadi_bench.steering.method import Method
 
 
 @dataclass(frozen=True)
-class Unsteered:
+class Unsteered(Method):
     """Fit nothing."""
 
-    content_free = ()
+    intervention = NoIntervention
 
-    def departures(self) -> list[str]:
-        """List nothing: there is nothing to switch."""
-        return []
-
-    def fit(self, _lm: LanguageModel, _pairs: Sequence[EncodedContrast]) -> NoIntervention:
+    def fit(self, lm: LanguageModel, pairs: Sequence[EncodedContrast]) -> NoIntervention:  # noqa: ARG002
         """Return the intervention whose grid is cell 0."""
         return UNSTEERED_MODEL
 

@@ -9,7 +9,7 @@ the mask by lot (`elements: random`) or add a fixed vector, A' = A + δ (D ⊙ m
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -19,58 +19,46 @@ from sadi_bench.models.families import Site
 from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.models.shapes import Bool, Float, Int
 from sadi_bench.steering.activations import EncodedContrast, mean_difference
-from sadi_bench.steering.cells import (
-    cells_of,
-    check_choices,
-    check_count,
-    check_seed,
-    counts,
-    departures,
-    distance_of,
-    numbers,
-)
+from sadi_bench.steering.cells import cells_of, distance_of
 from sadi_bench.steering.elements import (
-    Masks,
     element_scores,
-    graded_masks,
     listed_elements,
     random_ranks,
     ranks_of,
     shuffled_ranks,
 )
-from sadi_bench.steering.intervention import Cell, Reach
+from sadi_bench.steering.intervention import Cell, Reach, learnt
+from sadi_bench.steering.method import Method
+from sadi_bench.steering.method_settings import (
+    check_choices,
+    check_count,
+    check_seed,
+    counts,
+    numbers,
+)
+from sadi_bench.steering.ranked import RankedIntervention
 
 NAMES = {"head": "heads", "neuron": "neurons", "hidden": "coordinates"}
+VECTORS = ("adaptive", "fixed", "fixed_norm")
 LISTED_ELEMENTS = 1000
 """Elements that a run lists at least, where the model has as many."""
 
 
-@dataclass(frozen=True)
-class MaskedSteering:
+@dataclass(frozen=True, kw_only=True)
+class MaskedSteering(RankedIntervention):
     """Scale (or shift) the elements of rank below a cell's K by its strength.
 
     `vector` says what is added: adaptive, fixed or fixed_norm, as in `Sadi`.
     """
 
-    site: Site
-    reach: Reach
-    cells: tuple[Cell, ...]
-    ranks: Int[Tensor, "*draw layer element"]
-    scores: Float[Tensor, "layer element"]
-    difference: Float[Tensor, "layer width"]
-    overwrites: bool
+    scores: Float[Tensor, "layer element"] = learnt("element_scores", "layer element")
+    difference: Float[Tensor, "layer width"] = learnt("mean_difference", "layer width")
     vector: str = "adaptive"
-    _masks: Masks = field(init=False)
-    _delta: Tensor = field(init=False)
+
+    IDENTITY = 1.0
 
     def __post_init__(self) -> None:
-        masks, delta = graded_masks(self.ranks, self.cells, "strength", identity=1.0)
-        object.__setattr__(self, "_masks", masks)
-        object.__setattr__(self, "_delta", delta)
-
-    def first_layer(self, cell: int) -> int:
-        """Return the first layer with a masked element, or the number of layers."""
-        return self._masks.first_layer(cell)
+        check_choices(self, {"vector": VECTORS})
 
     def edit(
         self,
@@ -79,10 +67,10 @@ class MaskedSteering:
         cells: Int[Tensor, " cell"],
     ) -> Float[Tensor, "batch cell node width"] | None:
         """Add δ times the vector in float32: half precision overflows at large strengths."""
-        mask = self._masks.at(layer, cells, values.device)
+        mask = self.masks.at(layer, cells, values.device)
         if mask is None:
             return None
-        delta = self._delta[cells, None].to(values.device, non_blocking=True) * mask
+        delta = self.changes[cells, None].to(values.device, non_blocking=True) * mask
         delta = delta[:, None, :, None]  # [cell node element part]
         split = values.float().unflatten(-1, (mask.shape[1], -1))
         if self.vector == "adaptive":
@@ -107,25 +95,14 @@ class MaskedSteering:
         ratio = torch.where(its > 0, own / its, 0)  # [batch cell node]
         return ratio[..., None, None] * vector
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Return the mean difference [layer width], the scores and the ranks [layer element].
-
-        The ranks are [draw layer element] where there are several draws.
-        """
-        return {
-            "mean_difference": self.difference,
-            "element_scores": self.scores.contiguous(),
-            "element_ranks": self.ranks,
-        }
-
     def elements(self) -> list[tuple[int, int, float]]:
         """List the elements that the largest K needs, and more; of several draws the first."""
-        limit = max(LISTED_ELEMENTS, 2 * int(self._masks.top_k.max()))
-        return listed_elements(self.scores, self._masks.ranks[0], limit)
+        limit = max(LISTED_ELEMENTS, 2 * int(self.masks.top_k.max()))
+        return listed_elements(self.scores, self.masks.ranks[0], limit)
 
 
 @dataclass(frozen=True)
-class Sadi:
+class Sadi(Method):
     """Hold SADI's switches; the defaults are those that gave the paper's numbers."""
 
     site: str = "head"
@@ -142,7 +119,7 @@ class Sadi:
     reach: str = "last_prompt"
     seed: int = 0
 
-    content_free = ()
+    intervention = MaskedSteering
     CHOICES = {
         "site": ("head", "neuron", "hidden"),
         "patch": ("clean", "inflight"),
@@ -150,12 +127,13 @@ class Sadi:
         "score": ("signed", "abs"),
         "elements": ("top", "random"),
         "match": ("none", "layer"),
-        "vector": ("adaptive", "fixed", "fixed_norm"),
+        "vector": VECTORS,
         "reach": ("last_prompt", "from_last_prompt"),
     }
+    SWITCHES = ("patch", "hidden_site", "score", "match", "reach")
 
-    def __post_init__(self) -> None:
-        check_choices(self, self.CHOICES)
+    def check(self) -> None:
+        """Refuse what the choices do not know of."""
         check_seed(self.seed)
         check_count("draws", self.draws)
         for name, alone in (("draws", 1), ("match", "none")):
@@ -165,10 +143,6 @@ class Sadi:
                     f"{alone}, or method.elements=random."
                 )
         self.grid()
-
-    def departures(self) -> list[str]:
-        """List the switches that are not as in the released code."""
-        return departures(self, ("patch", "hidden_site", "score", "match", "reach"))
 
     def activation_site(self) -> Site:
         """Return the site that is read and edited."""

@@ -8,7 +8,8 @@ is read before it meets `up`, as everywhere here; what the thresholds are parts 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -18,29 +19,27 @@ from sadi_bench.models.families import Site
 from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.models.shapes import Bool, Float, Int
 from sadi_bench.steering.activations import EncodedContrast
-from sadi_bench.steering.cells import cells_of, distance_of, numbers
-from sadi_bench.steering.intervention import Cell, Reach
+from sadi_bench.steering.cells import cells_of, distance_of
+from sadi_bench.steering.intervention import Cell, Reach, ReadsPrompts, passing
+from sadi_bench.steering.method import Method
+from sadi_bench.steering.method_settings import numbers
 
 
-@dataclass(frozen=True)
-class QuietUnits:
+@dataclass(frozen=True, kw_only=True)
+class QuietUnits(ReadsPrompts):
     """Set to 0 what was quiet in the prompts that were read; unbound, nothing was quiet.
 
     `readings[layer]` are scores [batch copy unit].
     """
 
-    cells: tuple[Cell, ...]
     num_layers: int
-    readings: Mapping[int, Tensor] = field(default_factory=dict)
     site: Site = Site.neuron
     reach: Reach = Reach.from_last_prompt
-    overwrites: bool = False
-    control: bool = True
-    _thresholds: Tensor = field(init=False)
+    readings: Mapping[int, Tensor] = passing(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        thresholds = [float(cell.params.get("threshold", 0)) for cell in self.cells]
-        object.__setattr__(self, "_thresholds", torch.tensor(thresholds))
+    @cached_property
+    def _thresholds(self) -> Tensor:
+        return torch.tensor([float(cell.params.get("threshold", 0)) for cell in self.cells])
 
     def first_layer(self, cell: int) -> int:
         """Return layer 0, or the number of layers for a threshold of 0."""
@@ -90,25 +89,18 @@ class QuietUnits:
         quiet = self._quiet(self.readings[layer].to(values.device), cells)
         return values.masked_fill(quiet[:, :, None], 0)
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Return nothing: nothing was learnt."""
-        return {}
-
-    def elements(self) -> list[tuple[int, int, float]]:
-        """Return none: units are chosen prompt by prompt."""
-        return []
-
 
 @dataclass(frozen=True)
-class Tda:
+class Tda(Method):
     """Hold TDA's settings: the thresholds, as parts of a layer's mean score."""
 
     threshold: float | Sequence[float] = 0.5
 
-    content_free = ()
+    intervention = QuietUnits
     control = True
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Refuse wrong thresholds."""
         self.grid()
 
     def departures(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""ToxiGen's and RealToxicityPrompts' rows: prompts to continue, and pairs of continuations.
+"""ToxiGen's rows: prompts to continue, and pairs of continuations.
 
 Rows to identify on have two continuations, benign then toxic; rows to test on have none.
 """
@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from sadi_bench.tasks.records import BrokenRow, NumberedRows, Row, csv_rows, numbered_lines
+from sadi_bench.tasks.readers.lines import BrokenRow, NumberedRows, Row, csv_rows, numbered_lines
 
 _NAME = re.compile(r"(?:hate|neutral)_(.+?)_1k")
 _BREAK = re.compile(r"\\+n")  # a line end, written out; some are escaped twice
@@ -44,7 +44,7 @@ def read_toxigen(
             rated.setdefault(sentence, (line, _rating(line, row["toxicity_human"])))
     found = []
     for group, rated in groups.items():
-        order = _in_drawn_order(rated)
+        order = in_drawn_order(rated)
         toxic = [s for s in order if rated[s][1] >= toxic_from]
         benign = [s for s in order if rated[s][1] <= benign_to]
         context = [s for s in order if context_from <= rated[s][1] < toxic_from]
@@ -52,7 +52,7 @@ def read_toxigen(
             others = [s for s in context if s not in (bad, good)]
             drawn = random.Random(bad).sample(others, min(int(sentences), len(others)))
             prompt = "".join(f"- {sentence}\n" for sentence in drawn) + "-"
-            found.append((rated[bad][0], _row(group, prompt, good, bad)))
+            found.append((rated[bad][0], continuations_row(group, prompt, good, bad)))
     if not found:
         raise BrokenRow(1, f"sentences of one target_group with toxicity_human up to {benign_to:g} "
                            f"and from {toxic_from:g}")  # fmt: skip
@@ -64,31 +64,8 @@ def read_toxigen_hub(split: str, rows: Iterable[Row]) -> NumberedRows:
     yield from _prompts(split, ((number, str(row.get("text"))) for number, row in enumerate(rows)))
 
 
-def read_real_toxicity_prompts(
-    _split: str, rows: Iterable[Row], *, toxic_above: float = 0.955, benign_below: float = 0.1
-) -> NumberedRows:
-    """Pair each toxic continuation of allenai/real-toxicity-prompts with a benign one.
-
-    A prompt has one continuation there, so the benign one is drawn from another prompt's.
-    """
-    toxic, benign = [], []
-    for number, row in enumerate(rows):
-        prompt, continuation = row.get("prompt"), row.get("continuation")
-        if not isinstance(prompt, dict) or not isinstance(continuation, dict):
-            raise BrokenRow(number, "a prompt and a continuation, each with text and toxicity")
-        start, end = (str(part.get("text") or "").strip() for part in (prompt, continuation))
-        toxicity = continuation.get("toxicity")
-        if toxicity is None or not start or not end or "\n" in end:
-            continue  # some texts were never scored
-        if toxicity > toxic_above:
-            toxic.append((number, start, end))
-        elif toxicity < benign_below:
-            benign.append(end)
-    for (number, start, bad), good in zip(toxic, _in_drawn_order(benign), strict=False):
-        yield number, _row("real_toxicity_prompts", start, good, bad)
-
-
-def _row(group: str, text: str, *continuations: str) -> Row:
+def continuations_row(group: str, text: str, *continuations: str) -> Row:
+    """Make a row of a prompt and its continuations, benign then toxic."""
     return {"group": group, "text": text, "continuations": list(continuations)}
 
 
@@ -100,7 +77,7 @@ def _prompts(name: str, lines: Iterable[tuple[int, str]]) -> Iterator[tuple[int,
         prompt = _BREAK.sub("\n", line)
         if not prompt.startswith("-") or not prompt.endswith("\n-"):
             raise BrokenRow(number, r'sentences "- …\n" and an open "-" behind them')
-        yield number, _row(group[1], prompt)
+        yield number, continuations_row(group[1], prompt)
 
 
 def _sentence(line: int, text: str) -> str:
@@ -124,6 +101,6 @@ def _rating(line: int, text: str) -> float:
     return rating
 
 
-def _in_drawn_order(texts: Iterable[str]) -> list[str]:
+def in_drawn_order(texts: Iterable[str]) -> list[str]:
     """Order texts at random, but alike everywhere and whatever else there is."""
     return sorted(texts, key=lambda text: hashlib.sha256(text.encode()).hexdigest())

@@ -1,4 +1,4 @@
-"""What every reader of an original file yields, and the layouts that several of them share."""
+"""What every reader of a file yields, and the layouts that several of them share."""
 
 import csv
 import io
@@ -44,10 +44,16 @@ def csv_records(text: str) -> Iterator[tuple[int, list[str]]]:
 
 def csv_rows(text: str, columns: list[str]) -> NumberedRows:
     """Read a CSV with a header that has `columns`, one row a record."""
-    records = csv_records(text)
+    return rows_below_header(csv_records(text), columns)
+
+
+def rows_below_header(records: Iterator[tuple[int, list[str]]], columns: list[str]) -> NumberedRows:
+    """Name the fields of numbered records by the first of them, which must have `columns`."""
     line, header = next(records, (1, []))
     if missing := [name for name in columns if name not in header]:
         raise BrokenRow(line, f"a header with {', '.join(missing)}")
+    if twice := [name for name in dict.fromkeys(header) if header.count(name) > 1]:
+        raise BrokenRow(line, f"a header that names no column twice (found {', '.join(twice)})")
     for line, record in records:
         if len(record) != len(header):
             raise BrokenRow(line, f"{len(header)} fields (found {len(record)})")

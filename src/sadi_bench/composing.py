@@ -1,0 +1,63 @@
+"""Compose configs inside Python, as the command does: a choice's YAML and settings of one's own."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.initialize import get_gh_backup, restore_gh_from_backup
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from sadi_bench.config import choices, config_folder, plain_words, register_schemas, settings_of
+from sadi_bench.errors import SettingError, unknown_name
+from sadi_bench.settings import RunConfig
+
+
+def composed(*overrides: str) -> RunConfig:
+    """Compose a run's config from what would be typed behind `sadi-bench`."""
+    with _one_line():
+        return settings_of(*_compose(overrides))
+
+
+def chosen(group: str, name: str, settings: Mapping[str, Any]) -> Any:
+    """Compose one choice of a group with settings of its own; returns the group's plain value.
+
+    Raises:
+        SettingError: no such choice or setting, or a value of another type.
+    """
+    if name not in choices(group):
+        raise unknown_name(group, name, choices(group))
+    with _one_line():
+        cfg, files, sources = _compose([f"{group}={name}"])
+        for key, value in settings.items():
+            OmegaConf.update(cfg, f"{group}.{key}", value, merge=False, force_add=False)
+        return getattr(settings_of(cfg, files, sources), group)
+
+
+def _compose(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str], list[Any]]:
+    """Return the composed config, the file taken of each group, and where Hydra looks for files."""
+    backup = get_gh_backup()  # of an application of Hydra that this one runs inside
+    GlobalHydra.instance().clear()
+    register_schemas()
+    try:
+        with initialize_config_dir(str(config_folder()), version_base="1.3"):
+            cfg = compose("config", list(overrides), return_hydra_config=True)
+    finally:
+        restore_gh_from_backup(backup)
+    with open_dict(cfg):
+        runtime = cfg.pop("hydra").runtime
+    return cfg, dict(runtime.choices), list(runtime.config_sources)
+
+
+@contextmanager
+def _one_line() -> Iterator[None]:
+    try:
+        yield
+    except SettingError:
+        raise
+    except Exception as error:
+        line = plain_words(error)
+        if line is None:
+            raise
+        raise SettingError(line) from error

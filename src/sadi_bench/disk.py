@@ -1,0 +1,88 @@
+"""Files that are written whole, folders that are held alone, and where the cache is."""
+
+import hashlib
+import os
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from platformdirs import user_cache_path
+
+
+def cache_folder() -> Path:
+    """Return `$SADI_BENCH_CACHE`, else this program's folder in the user's cache folder."""
+    if named := os.environ.get("SADI_BENCH_CACHE"):
+        return Path(named).expanduser()
+    return user_cache_path("sadi-bench", appauthor=False)
+
+
+def write_atomically(contents: Mapping[Path, bytes]) -> None:
+    """Put contents at paths of one folder, in order; a reader sees old or new, never a part.
+
+    All of them are on the disk before the first takes its place: a full disk changes nothing.
+    """
+    staged = {path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp"): path for path in contents}
+    try:
+        for temporary, path in staged.items():
+            with temporary.open("xb") as file:
+                file.write(contents[path])
+                file.flush()
+                os.fsync(file.fileno())
+        for temporary, path in staged.items():
+            os.replace(temporary, path)
+    except BaseException:
+        for temporary in staged:
+            with suppress(OSError):
+                temporary.unlink()
+        raise
+    if os.name == "nt":  # a folder cannot be opened there
+        return
+    folder = os.open(next(iter(contents)).parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the rename itself must survive a power cut
+    finally:
+        os.close(folder)
+
+
+@contextmanager
+def held(file: Path, *, wait: Callable[[], None] | None = None) -> Iterator[bool]:
+    """Hold a lock file against other processes; the death of this one releases it.
+
+    `wait` is called once where another process holds it, and then it is waited for; without
+    `wait` that is an error. Yields False on a file system that has no locks.
+
+    Raises:
+        Timeout: another process holds it, and `wait` is None.
+    """
+    lock = FileLock(file)
+    try:
+        locked = _acquired(lock, wait)
+    except (NotImplementedError, PermissionError):
+        locked = False
+    try:
+        yield locked
+    finally:
+        if locked:
+            lock.release()
+
+
+def _acquired(lock: FileLock, wait: Callable[[], None] | None) -> bool:
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        if wait is None:
+            raise
+        wait()
+        lock.acquire()
+    return True
+
+
+def sha256(path: Path) -> str:
+    """Return the hex digest of a file's bytes, read block by block."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
