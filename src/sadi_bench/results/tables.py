@@ -79,10 +79,11 @@ def markdown_table(results: Sequence[Mapping[str, object]]) -> str:
 
 
 def _sort_key(ours: Mapping[str, object]) -> tuple[str, str, str, int]:
-    return ours["task"], ours["model"], _method(ours), ours["fewshot"]
+    return ours["task"], ours["model"], method_name(ours), ours["fewshot"]
 
 
-def _method(ours: Mapping[str, object]) -> str:
+def method_name(ours: Mapping[str, object]) -> str:
+    """Name a run's method, and how its model was fine-tuned, if it was."""
     return ", ".join([ours["method"], *([ours["finetune"]["kind"]] if "finetune" in ours else [])])
 
 
@@ -114,7 +115,7 @@ def _spread(ours: Mapping[str, object], metric: str) -> str:
 def _title(ours: Mapping[str, object]) -> str:
     chance = "" if ours.get("chance") is None else f"; chance {percent(ours['chance'])} %"
     return (
-        f"{ours['task']}, {ours['model']}, {_method(ours)}, {ours['fewshot']}-shot: "
+        f"{ours['task']}, {ours['model']}, {method_name(ours)}, {ours['fewshot']}-shot: "
         f"n = {ours['protocols']['unsteered']['n']} test documents{chance}"
     )
 
