@@ -123,7 +123,7 @@ def figures(given: Given) -> None:
 def ls(given: Given) -> None:
     """List tasks, models, methods or runs, a line each."""
     if given.words[0] == "runs":
-        from sadi_bench.results.showing import listed_runs
+        from sadi_bench.results.run_list import listed_runs
 
         _print(listed_runs(given.runs_dir))
         return
