@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from sadi_bench.results.also_table import also_table
 from sadi_bench.results.formatting import (
     MAX_WIDTH,
     MISSING,
@@ -51,6 +52,8 @@ def run_table(result: Mapping[str, object], run_dir: object) -> str:
         lines += [*texts_table(ours["texts"], _those(rows, ours["texts"])), ""]
     for kind, judged in ours.get("judged", {}).items():
         lines += [*judged_table(kind, judged, _those(rows, judged["rows"])), ""]
+    if "also" in ours:
+        lines += [*also_table(ours["also"], rows), ""]
     lines += [*_group_tables(ours), *notes(ours, rows)]
     # A path is never broken, however long: it is there to be copied.
     return "\n".join([*lines, f"run directory: {run_dir}"]) + "\n"

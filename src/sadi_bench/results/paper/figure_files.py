@@ -8,8 +8,9 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from PIL import Image, UnidentifiedImageError
 
+from sadi_bench.disk import write_atomically
 from sadi_bench.results.paper.table_files import all_kept
-from sadi_bench.results.run_dir import write_atomically, write_errors
+from sadi_bench.results.run_dir import write_errors
 
 DOCUMENTS = "Test documents"
 """Key of a PNG's text: how many test documents of all its runs a figure shows."""
