@@ -28,7 +28,8 @@ def score_choices(
     halved; nothing scored before is lost.
     """
     for request in requests:
-        lm.check_length(len(request.prompt) + max(map(len, request.answers)))
+        fed = len(request.prompt) + max(map(len, request.answers)) - 1  # the last is predicted only
+        lm.check_length(fed)
         answer_constants(lm, intervention, request.answers)  # refuses an answer that has none
     one_prefix = lm.packs or fed_by_first_copy(lm, intervention, requests) == Site.head
     groups = cell_groups(intervention, lm.num_layers)
