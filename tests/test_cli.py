@@ -324,7 +324,7 @@ def test_a_full_disk_leaves_whole_files_one_line_and_exit_code_2(folder):
     small = [*SMALL, f"task.data_dir={folder / 'boolq'}", "runs_dir=runs"]
     finished = subprocess.run(
         [*PROGRAM, *small], capture_output=True, text=True, cwd=folder,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2500, 2500)),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000)),
     )  # fmt: skip
     assert finished.returncode == 2
     last = finished.stderr.splitlines()[-1]
