@@ -16,6 +16,7 @@ from sadi_bench.models.spec import ModelSpec
 
 @contextmanager
 def memory_errors(spec: ModelSpec) -> Iterator[None]:
+    """Say what to set where a model does not fit into the memory of its device."""
     try:
         yield
     except torch.OutOfMemoryError as error:

@@ -12,6 +12,7 @@ from sadi_bench.tasks.splits import Splits
 
 
 def common_answers(splits: Splits) -> tuple[str, ...] | None:
+    """Return the answers where all scored documents have the same in the same order."""
     found = {doc.choices for doc in (*(splits.select or ()), *splits.test)}
     return found.pop() if len(found) == 1 else None
 
