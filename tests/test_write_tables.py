@@ -107,7 +107,6 @@ def test_the_other_tables_are_written_and_the_one_that_is_kept_is_said(runs, few
     assert [*rows_of(tmp_path / "table1-tiny-random.csv")["n"]] == [6, 6]
 
 
-@pytest.mark.usefixtures("fewer")
 def test_a_table_that_would_lose_a_measured_row_is_not_replaced(runs, tmp_path):
     write_tables(runs, tmp_path)
     unsteered = rows_of(tmp_path / "table1-tiny-random.csv")["runs"].iloc[0]

@@ -25,11 +25,8 @@ from sadi_bench.results import compare as comparing
 from sadi_bench.results.reading import Run
 from sadi_bench.results.reading import load_run as read_run
 from sadi_bench.scoring.generation import generate as write_texts
-from sadi_bench.scoring.judges.base import Judge
-from sadi_bench.scoring.judges.choosing import judge_of, resolved_judge
-from sadi_bench.scoring.judges.spec import JudgeSpec
 from sadi_bench.scoring.writing import GenerationRequest
-from sadi_bench.stages import fit_pairs, pairs_for, score_task, task_pairs
+from sadi_bench.stages import fit_pairs, own_judge, pairs_for, score_task, task_pairs
 from sadi_bench.steering.activations import EncodedContrast
 from sadi_bench.steering.applied import applied as steer_network
 from sadi_bench.steering.contrast import encode_pairs
@@ -106,15 +103,8 @@ def score(
         SettingError: the steering was learnt from another model.
     """
     check_model(steering.origin, lm)
-    judge = _judge(task)
+    judge = own_judge(task)
     return score_task(lm, task, steering, judge=judge, token_budget=token_budget).frame
-
-
-def _judge(task: Task) -> Judge | None:
-    if task.spec.process_results != "judged":
-        return None
-    folder = task.spec.data_dir
-    return judge_of(resolved_judge(JudgeSpec("auto"), task.name, folder), folder)
 
 
 def run(*overrides: str) -> Run:

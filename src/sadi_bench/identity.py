@@ -53,11 +53,13 @@ def departures(settings: Any) -> dict[str, Any]:
 def plain(config: RunConfig) -> dict[str, Any]:
     """Turn a config into dicts, lists, strings and numbers.
 
-    Without fine-tuning it has no key, nor a judge that comes afterwards: both leave a run as it is.
+    Without fine-tuning or other tasks it has no key of theirs, nor of a judge that comes
+    afterwards: they leave a run as it is.
     """
     settings = _plain(config)
-    if config.finetune.kind == "none":
-        del settings["finetune"]
+    for name, absent in (("finetune", config.finetune.kind == "none"), ("also", not config.also)):
+        if absent:
+            del settings[name]
     if not config.judge_decides:
         del settings["judge"]
     return settings

@@ -67,10 +67,11 @@ def _check(network: PreTrainedModel, intervention: Intervention, cell: int) -> N
             f"cell={cell}: the intervention has cells 0 to {len(intervention.cells) - 1}; choose "
             "one of them."
         )
-    if network._compiled_call_impl is not None:
+    compiled = (module._compiled_call_impl is not None for module in network.modules())
+    if hasattr(network, "_orig_mod") or any(compiled):
         raise SettingError(
             "network: it was compiled, and compiled code passes hooks by; give the network as it "
-            "was before compile()."
+            "was before torch.compile."
         )
 
 
@@ -99,11 +100,8 @@ class _Block:
             return None  # spares the unsteered pass, as in a long prompt's first chunks
         bound = self._bound(watch, passing)
         clean = self._clean(watch, passing, nodes) if bound.overwrites else None
-        rows, cells, first = (
-            len(passing.real),
-            torch.tensor([self.cell]),
-            bound.first_layer(self.cell),
-        )
+        rows, cells = len(passing.real), torch.tensor([self.cell])
+        first = bound.first_layer(self.cell)
 
         def edit(layer: int, raw: Tensor) -> Tensor | None:
             if layer < first:

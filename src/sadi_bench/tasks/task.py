@@ -82,10 +82,14 @@ class Task:
         `doc_id`: row number in its pool. `gold_index`. `doc_group`: what task.split_group says,
         the same for documents that share a premise, a passage or a twin.
         """
+        return self.of(split).test_docs()
+
+    def of(self, split: str) -> ConfigurableTask:
+        """Return the lm-eval task of a split; KeyError where there is none."""
         task = {"identify": self.identify, "select": self.select, "test": self.test}.get(split)
         if task is None:
             raise KeyError(f"{self.name} has no {split} split")
-        return task.test_docs()
+        return task
 
 
 def load_task(spec: TaskSpec, *, protocol: str, seed: int) -> Task:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from sadi_bench.disk import write_atomically
 from sadi_bench.errors import SettingError
-from sadi_bench.results.run_dir import write_atomically, write_errors
+from sadi_bench.results.run_dir import write_errors
 
 
 @dataclass(frozen=True)

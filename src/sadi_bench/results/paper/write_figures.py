@@ -4,9 +4,10 @@ import io
 from collections.abc import Callable
 from pathlib import Path
 
+from sadi_bench.disk import write_atomically
 from sadi_bench.errors import SettingError
 from sadi_bench.results.paper.table_runs import finished_runs, of_model, result_at
-from sadi_bench.results.run_dir import write_atomically, write_errors
+from sadi_bench.results.run_dir import write_errors
 
 FOLDER = "figures"
 """Where figures go beside the runs, unless another place is asked for."""
