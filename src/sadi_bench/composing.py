@@ -55,7 +55,7 @@ def chosen(group: str, name: str, settings: Mapping[str, Any]) -> Any:
         return getattr(settings_of(cfg, files, sources), group)
 
 
-def _compose(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str], list[Any]]:
+def _compose(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, Any], list[Any]]:
     """Return the composed config, the file taken of each group, and where Hydra looks for files."""
     backup = get_gh_backup()  # of an application of Hydra that this one runs inside
     GlobalHydra.instance().clear()

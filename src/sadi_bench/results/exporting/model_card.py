@@ -129,16 +129,16 @@ def _judges(ours: Mapping[str, Any]) -> list[str]:
 def _made(exported: Exported) -> str:
     ours, origin = exported.ours, exported.steering.origin
     settings = {k: v for k, v in origin.method.items() if k not in ("name", "kind") and v != ""}
-    there = ours["environment"]
+    there, counts = ours["environment"], ours["counts"]
     versions = ", ".join(f"{name} {number}" for name, number in there["packages"].items())
     revision = f", revision `{origin.model['revision']}`" if origin.model["revision"] else ""
     wrapped = "wrapped in the model's chat template" if origin.template else "as they are"
     rows = [
         f"model: {exported.source}{revision}, {origin.model['dtype']}, prompts {wrapped}",
-        f"task: {ours['task']}, {ours['counts']['pairs']} contrastive pairs",
+        f"task: {ours['task']}, {counts['pairs']} contrastive pairs",
         f"method: `{origin.method['name']}` ({_settings(settings)})",
         f"protocol: {ours['protocol']}; seed {exported.config['seed']}",
-        f"documents: {ours['counts']['select']} to choose the cell, {ours['counts']['test']} to test",
+        f"documents: {counts['select']} to choose the cell, {counts['test']} to test",
         f"code: {LIBRARY} {there['sadi_bench']}, commit {there['commit'] or 'of a release'}",
         f"libraries: {versions}",
     ]
