@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from sadi_bench.errors import SettingError
+from sadi_bench.models.tiny_random import tiny_random
 from sadi_bench.results.reading import load_run
 from sadi_bench.results.run_dir import sha256
 from sadi_bench.results.run_list import listed_runs
@@ -53,17 +54,16 @@ def test_the_table_is_the_one_that_the_run_printed(finished):
     assert f"{shown_run(finished.path)}\n" == finished.out
 
 
-def test_the_table_shows_the_papers_number_where_the_settings_are_the_papers(folder, finished):
-    typed = ("select_by=paper", "method.top_k=2", "method.strength=50")
-    chosen = small_run(folder, *typed).path
-    for path, shown in ((chosen, True), (finished.path, False)):
-        named = json.loads((path / "result.json").read_text())
-        named["sadi_bench"] |= {"model": "llama2-7b"}
-        named["sadi_bench"].pop("paper", None)
-        (path / "result.json").write_text(json.dumps(named))
-        assert ("paper: arXiv 2410.12299" in shown_run(path)) == shown
-        named["sadi_bench"] |= {"model": "tiny-random"}
-        (path / "result.json").write_text(json.dumps(named))
+@pytest.mark.parametrize(("metric", "shown"), [("paper", True), ("acc", False)])
+def test_the_table_shows_the_papers_number_where_the_settings_are_the_papers(folder, metric, shown):
+    """A tiny model in a folder of Llama 2's name is taken for it."""
+    llama = folder / "Llama-2-7b-chat-hf"
+    for part in tiny_random(0):
+        part.save_pretrained(llama)
+    typed = ("method.top_k=2", "method.strength=50", f"select_by={metric}", "model.dtype=float32")
+    run = small_run(folder, "model=llama2-7b", f"model.pretrained={llama}", *typed)
+    assert run.out == f"{shown_run(run.path)}\n"
+    assert ("paper: arXiv 2410.12299" in run.out) == ("70.52" in run.out) == shown
 
 
 @pytest.fixture(scope="module")

@@ -92,7 +92,7 @@ def test_a_table_of_more_documents_is_not_replaced(runs, fewer, tmp_path):
     assert str(refused.value) == (
         f"{tmp_path}/table1-tiny-random.md: not replaced: its row boolq baseline 0 paper_match has "
         "6 test documents, these runs 5 (as in 1 other rows); delete the file and its .csv, or "
-        "measure as many. So are 2 other tables."
+        "measure as many. (So are 2 other files.)"
     )
     assert contents(tmp_path) == before
 

@@ -61,11 +61,11 @@ def _one(cfg: DictConfig, session: Session) -> None:
 
 
 def _show(finished: "RunResult") -> None:
-    from sadi_bench.results.tables import run_table
+    from sadi_bench.results.showing import shown_run  # the table with the paper's numbers
 
     if finished.remark:
         logging.getLogger("sadi_bench").info(finished.remark)
-    print(run_table(finished.result, finished.path))  # noqa: T201
+    print(shown_run(finished.path))  # noqa: T201
 
 
 def _verb(name: str, arguments: list[str]) -> None:

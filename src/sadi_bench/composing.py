@@ -29,7 +29,7 @@ def with_other_tasks(config: RunConfig) -> RunConfig:
     """
     specs = []
     for entry in config.also:
-        settings = {"name": entry} if isinstance(entry, str) else dict(entry or {})
+        settings = dict(entry) if isinstance(entry, Mapping) else {"name": entry}
         name = settings.pop("name", None)
         if not isinstance(name, str):
             raise SettingError(

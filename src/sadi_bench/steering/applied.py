@@ -126,6 +126,7 @@ class _Block:
         columns = torch.arange(length, device=real.device).expand(rows, -1)
         if reach == Reach.all_tokens or not passing.holds_prompts:
             return None if reach == Reach.last_prompt else _Nodes(columns, real)
+        assert passing.prompts is not None  # what `holds_prompts` says
         ends = self._ends(passing.prompts).repeat_interleave(passing.copies, dim=0)
         ends = ends[:, None] - passing.start
         if reach == Reach.from_last_prompt:
@@ -158,17 +159,18 @@ class _Block:
         """Let an intervention that asks read the prompts, once."""
         if not isinstance(self.intervention, ReadsPrompts):
             return self.intervention
-        prompts, readings = passing.prompts, {}
+        prompts, steering = passing.prompts, self.intervention
+        readings: dict[int, Tensor] = {}
         if prompts is None or prompts.tokens is None:
             raise unseen_tokens()
         if self not in prompts.kept:
 
             def read(layer: int, values: Tensor, real: Tensor) -> None:
-                found = self.intervention.read(layer, values, real)
+                found = steering.read(layer, values, real)
                 readings[layer] = found.repeat_interleave(passing.copies, dim=0)[:, None]
 
             watch.read_unsteered(self, prompts.tokens, self._shown(prompts), read)
-            prompts.kept[self] = self.intervention.bound(readings)
+            prompts.kept[self] = steering.bound(readings)
         return prompts.kept[self]
 
     def _clean(self, watch: Watch, passing: Pass, nodes: _Nodes) -> dict[int, Tensor]:
