@@ -13,6 +13,7 @@ from sadi_bench.scoring.generation import generate
 from sadi_bench.scoring.writing import Generated, GenerationRequest
 from sadi_bench.steering.intervention import AnswerBias, Intervention
 from sadi_bench.steering.origin import check_model, template_note
+from sadi_bench.steering.watch import check_unwatched
 
 UNSTEERED, STEERED = 0, 1
 """The cells of an intervention that was cut down to one."""
@@ -109,6 +110,7 @@ def chat_loop(
 def _one_cell(lm: LanguageModel, steering: Intervention, cell: int) -> Intervention:
     """Keep the chosen cell; refuse what would show the same text twice."""
     check_model(steering.origin, lm)
+    check_unwatched(lm.network)
     if isinstance(steering, AnswerBias):
         raise SettingError(
             "apply: this method adds constants to answers' log-probabilities and changes no text "
