@@ -11,7 +11,8 @@ from sadi_bench.errors import SettingError
 
 NAME = "sadi"
 TARGET = "sadi_bench.lm_eval_model:SadiLM"
-COMPLAINING = ("lm_eval.config", "lm_eval.evaluator")
+COMPLAINING = ("lm_eval.config.", "lm_eval.evaluator", "lm_eval.tasks.manager",
+               "lm_eval.api.registry")  # fmt: skip
 """Modules whose ValueErrors are about what the user typed."""
 
 
@@ -21,6 +22,7 @@ def main(arguments: list[str]) -> None:
     Raises:
         SettingError: something typed is wrong, in lm-eval's words or ours.
     """
+    import lm_eval.models  # noqa: F401 - names its own, which it does only where there is none
     from lm_eval.__main__ import cli_evaluate
     from lm_eval.api.registry import model_registry
 

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from lm_eval._cli.utils import handle_cli_value_string
 from lm_eval.api.model import CacheHook
@@ -79,8 +80,13 @@ class SadiLM(OneCellLM):
     def create_from_arg_obj(
         cls, arg_dict: dict[str, Any], additional_config: dict[str, Any] | None = None
     ) -> "SadiLM":
-        """Let --model_args win over lm-eval's other options, instead of failing on both."""
+        """Let --model_args win over lm-eval's other options, instead of failing on both.
+
+        lm-eval says --device cuda:0 unasked; where there is none it means any, as for `hf`.
+        """
         more = {k: v for k, v in (additional_config or {}).items() if v is not None}
+        if str(more.get("device")).startswith("cuda") and not torch.cuda.is_available():
+            del more["device"]
         return cls(**{**more, **arg_dict})
 
     def chat_template(self, chat_template: bool | str = False) -> str | None:
@@ -140,6 +146,7 @@ class SadiLM(OneCellLM):
                 "method": dict(method) if self.number else None,
                 "learnt_on": self.origin.task if self.number else None,
                 "model": {name: its[name] for name in ("name", "source", "digest")},
+                "device": str(self.lm.device),
                 "counts": {name: self.counts[name] for name in ("cut", "overflowed")},
                 "notes": list(self.notes),
                 "version": version("sadi-bench"),

@@ -125,6 +125,12 @@ class OneCellLM(SteeredLM):
                 f"--tasks {requests[0].task_name}: the model writes its answers, and a constant an "
                 "answer changes no text; choose another method than calibrate, or cell=0."
             )
+        penalty = getattr(self.lm.network.generation_config, "repetition_penalty", None)
+        if penalty not in (None, 1):
+            log.warning(
+                f"{self.lm.name}: its generation_config has repetition_penalty={penalty}, which hf "
+                "heeds; here texts are plain greedy ones"
+            )
         before = self.counts.copy()
         found = [text[self.cell] for text in self.texts([r.args for r in requests])]
         self.counts["overflowed"] += sum(not text.finite for text in found)
