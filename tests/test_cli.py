@@ -17,7 +17,6 @@ from transformers import AutoConfig, GPTNeoConfig, GPTNeoForCausalLM
 
 from sadi_bench import experiment, stages
 from sadi_bench.config import GROUPS, choices
-from sadi_bench.downloads.hub import hub_answers
 from sadi_bench.errors import SettingError
 from sadi_bench.models import loading
 from sadi_bench.models.tiny_random import tiny_random
@@ -260,9 +259,6 @@ def test_a_damaged_model_folder_is_named(folder, damage):
 def no_hub(monkeypatch):
     """Nothing listens at this address: every connection is refused."""
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
-    hub_answers.cache_clear()
-    yield
-    hub_answers.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -324,7 +320,7 @@ def test_a_full_disk_leaves_whole_files_one_line_and_exit_code_2(folder):
     small = [*SMALL, f"task.data_dir={folder / 'boolq'}", "runs_dir=runs"]
     finished = subprocess.run(
         [*PROGRAM, *small], capture_output=True, text=True, cwd=folder,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2500, 2500)),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000)),
     )  # fmt: skip
     assert finished.returncode == 2
     last = finished.stderr.splitlines()[-1]

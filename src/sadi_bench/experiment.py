@@ -56,7 +56,8 @@ def run(config: RunConfig, session: Session | None = None) -> RunResult:
     session = session or Session()
     method_of(config.method)  # refuses wrong settings before anything is read
     config = dataclasses.replace(config, model=resolved(config.model))
-    task = load_task(config.task, protocol=config.protocol, seed=config.seed)
+    catalogue = session.catalogue if config.task.harness else None
+    task = load_task(config.task, protocol=config.protocol, seed=config.seed, catalogue=catalogue)
     judge = resolved_judge(config.judge, task.name, config.task.data_dir)
     metric = selecting_metric(config, task)
     config = dataclasses.replace(config, select_by=metric, judge=judge)

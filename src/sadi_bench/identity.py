@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sadi_bench.models.loading import folder_fingerprint
+from sadi_bench.plugins import METHODS, METRICS, READERS, versions
 from sadi_bench.provenance import PACKAGE, library_versions, source_digest
 from sadi_bench.scoring.judges.choosing import judge_fingerprint
 from sadi_bench.settings import RunConfig
@@ -73,7 +74,12 @@ def code_of(config: RunConfig, package: Path = PACKAGE) -> dict[str, Any]:
     scoring = sorted(path.name for path in (package / "scoring").iterdir())
     parts = [f"scoring/{name}" for name in scoring if name != JUDGES or config.judge_decides]
     digest = source_digest("tasks", "models", "steering", *parts, package=package)
-    return {"digest": digest, "libraries": library_versions()}
+    asked = [
+        (METHODS, config.method["kind"]),
+        (READERS, config.task.files.reader),
+        (METRICS, config.task.process_results),
+    ]
+    return {"digest": digest, "libraries": library_versions() | versions(asked)}
 
 
 def other_code(result: Mapping[str, Any], code: Mapping[str, Any]) -> str | None:

@@ -209,9 +209,9 @@ def test_any_other_strength_of_the_top_element_changes_every_answer(lm, strength
 
 
 def test_a_prompt_longer_than_the_context_is_refused(llama):
-    fits = ChoiceRequest((5,) * 509, ((6, 7, 8), (6,)))
+    fits = ChoiceRequest((5,) * 510, ((6, 7, 8), (6,)))  # of the last answer token nothing is fed
     score_choices(llama, [fits], UNSTEERED_MODEL)
-    longer = ChoiceRequest((5,) * 510, ((6,), (6, 7, 8)))
+    longer = ChoiceRequest((5,) * 511, ((6,), (6, 7, 8)))
     with pytest.raises(SettingError, match=r"llama.* 513 tokens, the context 512.*task\.fewshot"):
         score_choices(llama, [fits, longer], UNSTEERED_MODEL)
 

@@ -129,7 +129,7 @@ class LanguageModel:
         return int(limit) if limit < 10**9 else FALLBACK_MAX_LENGTH
 
     def check_length(self, tokens: int) -> None:
-        """Refuse a prompt that does not fit: cut silently, it would be another prompt."""
+        """Refuse to feed a prompt that does not fit: cut silently, it would be another prompt."""
         if tokens > self.max_length:
             raise SettingError(
                 f"model {self.name}: a prompt with its answer has {tokens} tokens, the context "
