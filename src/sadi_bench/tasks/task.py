@@ -120,7 +120,7 @@ def load_task(
     check_fewshot(spec, splits)
     if protocol in AS_THE_PAPER and spec.paper_identifies_on_test:
         rows.notes.clear()  # they are about rows that are not used
-    notes = [*rows.notes, *notes, *splits.notes, *frequent_answer(spec, splits.test)]
+    notes += [*splits.notes, *frequent_answer(spec, splits.test)]
     build = _builder(spec, config, splits, protocol=protocol, seed=seed)
     return Task(
         name=spec.name,
@@ -130,7 +130,7 @@ def load_task(
         identify=build("identify"),
         select=None if splits.select is None else build("select"),
         test=build("test"),
-        notes=tuple(notes),
+        notes=(*rows.notes, *notes),
         fingerprint=fingerprint_of(spec, config, splits),
         protocol=protocol,
         seed=seed,
