@@ -103,9 +103,7 @@ def load_task(
     check_spec(spec)
     if spec.pairs_from == PairsFrom.english:
         spec = replace(spec, paper_pairs=spec.english_pairs)
-    rows, config = (
-        harness_rows(spec, catalogue) if spec.harness else (read_rows(spec), _config(spec))
-    )
+    rows, config = harness_rows(spec, catalogue) if spec.harness else _own_rows(spec)
     recipe = Recipe(
         spec.name,
         config["doc_to_text"],
@@ -135,6 +133,10 @@ def load_task(
         protocol=protocol,
         seed=seed,
     )
+
+
+def _own_rows(spec: TaskSpec) -> tuple[Rows, dict[str, Any]]:
+    return read_rows(spec), _config(spec)
 
 
 def _config(spec: TaskSpec) -> dict[str, Any]:
