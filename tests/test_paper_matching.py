@@ -5,7 +5,7 @@ import json
 import pytest
 import yaml
 
-from composing import settings
+from sadi_bench.composing import composed as settings
 from sadi_bench.config import choices
 from sadi_bench.errors import SettingError
 from sadi_bench.experiment import plain

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from composing import settings
+from sadi_bench.composing import composed as settings
 from sadi_bench.errors import SettingError
 from sadi_bench.identity import plain
 from sadi_bench.results.paper.table_runs import result_at

@@ -70,8 +70,8 @@ def fit(
 ) -> Intervention:
     """Learn from a task's pairs, or from pairs of one's own: (prompt, positive, negative).
 
-    `method` is the name of a config (configs/method), `settings` are the method's own. A positive
-    or negative text follows its prompt as it is: begin it with a space where one belongs there.
+    `method` is the name of a config (configs/method), `settings` are the method's own. A space
+    is put between a prompt and its positive or negative text where no white space stands there.
     """
     check_unwatched(lm.network)
     given = chosen("method", method, settings)
