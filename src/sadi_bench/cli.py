@@ -4,6 +4,7 @@ import errno
 import logging
 import os
 import sys
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 import hydra
@@ -16,6 +17,7 @@ from sadi_bench.composing import with_other_tasks
 from sadi_bench.config import config_folder, plain_words, register_schemas, settings_of
 from sadi_bench.errors import SettingError, unknown_name
 from sadi_bench.session import Session
+from sadi_bench.settings import RunConfig
 from sadi_bench.verbs import VERBS, call
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 # A place that is full, read-only or forbidden is the user's to mend, wherever it is found out.
 PLACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM,
          errno.ENOTDIR, errno.EEXIST}  # fmt: skip
+
+SETTINGS = {field.name for field in fields(RunConfig)} | {"experiment"}
 
 register_schemas()
 
@@ -79,7 +83,7 @@ def _verb(name: str, arguments: list[str]) -> None:
     elif name in VERBS:
         logging.basicConfig(format="%(message)s", level=logging.WARNING)
         call(name, arguments)
-    elif name == "run" or not name or "=" in name or name[0] in "-+~":
+    elif name == "run" or not name or "=" in name or name[0] in "-+~" or name in SETTINGS:
         sys.argv[1:] = sorted(  # Hydra refuses --multirun behind a setting
             arguments if name == "run" else sys.argv[1:],
             key=lambda argument: argument not in ("-m", "--multirun"),

@@ -14,38 +14,39 @@ from sadi_bench.results.reading import load_config, load_result
 
 
 def model_of_run(path: Path) -> LanguageModel:
-    """Load the model that config.yaml names, in the run's dtype, on this machine's device.
-
-    Of a fine-tuned run that is its checkpoint, where the cache still holds it.
+    """Load the model that a run measured, in its dtype, on this machine's device.
 
     Raises:
-        SettingError: the run is not finished, its model does not load, or its checkpoint is gone.
+        SettingError: see `spec_of_run`; or the model does not load.
     """
-    spec = spec_of_run(path)
-    tuned = load_result(path)["sadi_bench"].get("finetune")
-    if tuned is None:
-        return load_language_model(spec)
-    folder = checkpoint_folder(tuned["checkpoint"])
-    if folder is None:
-        raise SettingError(
-            f"{path}: its model was fine-tuned ({tuned['kind']}), and checkpoint "
-            f"{tuned['checkpoint']} is no longer in the cache; compute the run again with "
-            "force=true, which trains it anew."
-        )
-    there = replace(spec, pretrained=str(folder), package=None, tokenizer=None, revision="main")
-    return replace(load_language_model(there), finetune=tuned)
+    lm = load_language_model(spec_of_run(path))
+    return replace(lm, finetune=load_result(path)["sadi_bench"].get("finetune"))
 
 
 def spec_of_run(path: Path) -> ModelSpec:
-    """Return a run's settings of its model; the device is this machine's."""
-    settings = load_config(path).get("model")
+    """Return the settings of a run's model; of a fine-tuned run, of its checkpoint in the cache.
+
+    Raises:
+        SettingError: the run is not finished, another version wrote it, or its checkpoint is gone.
+    """
+    tuned = load_result(path)["sadi_bench"].get("finetune")
     try:
-        return _spec(settings)
+        spec = _spec(load_config(path).get("model"))
     except TypeError as error:  # a name that this version does not have, or no mapping
         raise SettingError(
             f"{path / 'config.yaml'}: its model's settings are not of this version ({error}); "
             "compute the run again with force=true."
         ) from error
+    if tuned is None:
+        return spec
+    folder = checkpoint_folder(tuned["checkpoint"])
+    if folder is None:
+        raise SettingError(
+            f"{path}: its model was fine-tuned ({tuned['kind']}), and checkpoint "
+            f"{tuned['checkpoint']} is no longer in the cache; compute the run again with "
+            "force=true, which trains it anew, or set SADI_BENCH_CACHE to where it is."
+        )
+    return replace(spec, pretrained=str(folder), package=None, tokenizer=None, revision="main")
 
 
 def _spec(settings: Mapping[str, Any]) -> ModelSpec:

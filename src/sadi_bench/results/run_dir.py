@@ -53,14 +53,14 @@ def writing_run(runs_dir: str | os.PathLike, identifier: str) -> Iterator["RunDi
     with write_errors(path):
         path.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        try:
-            with write_errors(path):
+        with write_errors(path):
+            try:
                 locked = stack.enter_context(held(path / LOCK))
-        except Timeout:
-            raise SettingError(
-                f"{path}: another process is computing this very run; wait until it is done, "
-                "or set runs_dir=… to another folder."
-            ) from None
+            except Timeout:  # an OSError: not for `write_errors`
+                raise SettingError(
+                    f"{path}: another process is computing this very run; wait until it is done, "
+                    "or set runs_dir=… to another folder."
+                ) from None
         # Nobody else writes here, so these are what a killed process left.
         for leftover in path.glob(".*.tmp") if locked else ():
             with suppress(OSError):

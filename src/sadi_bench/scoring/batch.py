@@ -56,18 +56,16 @@ def score_batch(
             edited(lm.network, lm.family, bound.site, _edit_of(bound, layout, group)),
             edited(lm.network, lm.family, Site.residual, guard),
         ):
-            entry = entries.get(start)
-            sizes = {"start": start, "entry": entry, "first_copy_feeds": shared}
-            hidden = run_branches(lm, prefix, layout, len(group), **sizes)
+            entry = {"start": start, "entry": entries.get(start), "first_copy_feeds": shared}
+            hidden = run_branches(lm, prefix, layout, len(group), **entry)
         return guard.marked(token_scores(lm, hidden, successors))
 
     found = [run(group, start) for group, start in zip(groups, starts, strict=True)]
-    scores = _joined(found, groups, len(intervention.cells))
+    nodes = _joined(found, groups, len(intervention.cells))
     measured = measured_of(readings, intervention, len(requests))
-    return [
-        scores_of(r.answers, steps, scores, answer_constants(lm, intervention, r.answers), did)
-        for r, steps, did in zip(requests, successors.steps, measured, strict=True)
-    ]
+    constants = [answer_constants(lm, intervention, each) for each in answers]
+    asked = zip(answers, successors.steps, constants, measured, strict=True)
+    return [scores_of(own, steps, nodes, added, did) for own, steps, added, did in asked]
 
 
 def _joined(found: Sequence[TokenScores], groups: list[list[int]], num_cells: int) -> NodeScores:

@@ -1,7 +1,7 @@
 """Write one batch of texts: a row a prompt and cell, all growing by a token a step."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -230,8 +230,7 @@ def _steering(
     What leaves a block is finite: rows share a sequence, and a mask's 0 · inf is no number. A row
     that left the number range is marked.
     """
-    places = torch.tensor([row.place for row in rows])
-    intervention = bound_to(readings, intervention, places)
+    intervention = bound_to(readings, intervention, torch.tensor([row.place for row in rows]))
     cells = torch.tensor([row.cell for row in rows])
     clean = _clean_places(rows)
     lost = torch.zeros(len(rows), dtype=torch.bool)
@@ -253,10 +252,9 @@ def _steering(
         lost = lost.to(raw.device) | broken
         return running.put_back(torch.where(broken[:, None], 0, values), raw)
 
-    with (
-        edited(lm.network, lm.family, intervention.site, edit),
-        edited(lm.network, lm.family, Site.residual, guard),
-    ):
+    with ExitStack() as stack:
+        for site, change in ((intervention.site, edit), (Site.residual, guard)):
+            stack.enter_context(edited(lm.network, lm.family, site, change))
         yield
     for row, broken in zip(rows, lost.tolist(), strict=True):
         row.finite &= not broken

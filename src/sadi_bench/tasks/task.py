@@ -103,9 +103,7 @@ def load_task(
     check_spec(spec)
     if spec.pairs_from == PairsFrom.english:
         spec = replace(spec, paper_pairs=spec.english_pairs)
-    rows, config = (
-        harness_rows(spec, catalogue) if spec.harness else (read_rows(spec), _config(spec))
-    )
+    rows, config = harness_rows(spec, catalogue) if spec.harness else _own_rows(spec)
     recipe = Recipe(
         spec.name,
         config["doc_to_text"],
@@ -120,7 +118,7 @@ def load_task(
     check_fewshot(spec, splits)
     if protocol in AS_THE_PAPER and spec.paper_identifies_on_test:
         rows.notes.clear()  # they are about rows that are not used
-    notes = [*rows.notes, *notes, *splits.notes, *frequent_answer(spec, splits.test)]
+    notes += [*splits.notes, *frequent_answer(spec, splits.test)]
     build = _builder(spec, config, splits, protocol=protocol, seed=seed)
     return Task(
         name=spec.name,
@@ -130,11 +128,15 @@ def load_task(
         identify=build("identify"),
         select=None if splits.select is None else build("select"),
         test=build("test"),
-        notes=tuple(notes),
+        notes=(*rows.notes, *notes),
         fingerprint=fingerprint_of(spec, config, splits),
         protocol=protocol,
         seed=seed,
     )
+
+
+def _own_rows(spec: TaskSpec) -> tuple[Rows, dict[str, Any]]:
+    return read_rows(spec), _config(spec)
 
 
 def _config(spec: TaskSpec) -> dict[str, Any]:
