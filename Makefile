@@ -58,8 +58,8 @@ figures: .venv/bench-installed ## draw Figures 2 to 7 beside the runs [MODEL= RU
 fetch: .venv/installed # what the tests marked `model` need; without it they are skipped
 	-@$(BIN)/python scripts/fetch.py
 
-check: .venv/test-installed ## lint, format, import contract
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports
+check: .venv/test-installed ## lint, format, import contract, types
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports && $(BIN)/mypy
 
 format: .venv/test-installed ## rewrite the code in the house style
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .

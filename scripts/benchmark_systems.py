@@ -10,10 +10,9 @@ from io import StringIO
 from typing import Any
 
 import torch
-from hydra import compose, initialize_config_dir
 from torch import Tensor
 
-from sadi_bench.config import config_folder, register_schemas, settings_of
+from sadi_bench.composing import composed
 
 SYSTEMS = {
     "a": "lm-eval's `hf` model, unsteered",
@@ -65,14 +64,12 @@ class _Bench:
 
         top_k, strength = GRIDS[job.cells]
         chosen = {"task": job.task, "model": "smollm2-135m", "method": "sadi-head"}
-        config = _compose(
+        config = composed(
             *(f"{group}={name}" for group, name in chosen.items()),
             *(f"task.n_test={job.docs}", "task.n_select=4", "task.n_pairs=100"),
             *(f"task.fewshot={job.stretch - 1}",),
             *(f"method.top_k={top_k}", f"method.strength={strength}", *job.overrides),
         )
-        model = next((o.partition("=")[2] for o in job.overrides if o.startswith("model=")), None)
-        config = settings_of(config, chosen | ({"model": model} if model else {}))
         task = load_task(config.task, protocol=config.protocol, seed=config.seed)
         self.job, self.task = job, replace(task, select=None)
         self.lm = load_language_model(resolved(config.model))
@@ -207,12 +204,6 @@ def _ours(bench: _Bench) -> float:
 WAYS: dict[str, Callable[[_Bench], float]] = {
     "a": _plain, "b": _released, "c": _hooked, "d": _ours,
 }  # fmt: skip
-
-
-def _compose(*overrides: str) -> Any:
-    register_schemas()
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        return compose("config", list(overrides))
 
 
 def _peak(device: str) -> int:

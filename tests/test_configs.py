@@ -5,7 +5,7 @@ from itertools import product
 import pytest
 import yaml
 
-from composing import settings
+from sadi_bench.composing import composed as settings
 from sadi_bench.config import choices, config_folder
 from sadi_bench.results.paper import METHODS as PAPER_METHODS
 from sadi_bench.results.paper import MODELS, paper_figures, paper_tables

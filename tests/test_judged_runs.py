@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from composing import settings
+from sadi_bench.composing import composed as settings
 from sadi_bench.experiment import run
 from sadi_bench.judging import decisions
 from sadi_bench.results.reading import load_run

@@ -403,5 +403,5 @@ def test_a_fine_tuned_run_is_asked_with_its_own_weights(folder, tmp_path, monkey
     ours = SadiLM(run=str(tuned.path))
     assert ours.lm.digest == ours.origin.model["digest"]
     (tmp_path / "cache" / "finetuned").rename(tmp_path / "elsewhere")
-    with pytest.raises(SettingError, match="its fine-tuned model is no longer at .*force=true"):
+    with pytest.raises(SettingError, match="checkpoint .* is no longer in the cache.*force=true"):
         SadiLM(run=str(tuned.path))

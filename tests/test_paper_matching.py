@@ -5,7 +5,7 @@ import json
 import pytest
 import yaml
 
-from composing import settings
+from sadi_bench.composing import composed as settings
 from sadi_bench.config import choices
 from sadi_bench.errors import SettingError
 from sadi_bench.experiment import plain
@@ -16,7 +16,7 @@ from sadi_bench.results.paper.table_runs import result_at
 NOTHING = {"task": None, "method": None, "unsteered": None}
 NO_NUMBER = {"method": None, "unsteered": None}
 CHOSEN_BY = {"triviaqa": "exact_match", "toxigen": "toxicity", "truthfulqa": "mc1"}
-NOT_THE_PAPERS = {"harness", "movie_reviews", "movie_reviews_capital", "truthfulqa_2025"}
+NOT_THE_PAPERS = {"harness", "pairs", "movie_reviews", "movie_reviews_capital", "truthfulqa_2025"}
 TASKS = sorted({*choices("task")} - NOT_THE_PAPERS)
 SITES = ("head", "neuron", "hidden")
 METHODS = {f"{kind}-{site}" for kind in ("sadi", "random", "fixed") for site in SITES}

@@ -151,3 +151,15 @@ def test_a_metric_that_is_none_is_one_line(tmp_path, site):
     spec = letters(tmp_path, process_results="shout")
     with pytest.raises(SettingError, match=r"shout: .* gives no sadi_bench\.tasks\.metrics\.Metr"):
         load_task(spec, protocol="heldout", seed=0)
+
+
+@pytest.mark.usefixtures("letterbox")
+def test_a_used_package_is_named_by_its_version_and_its_sources(site):
+    used = [(plugins.READERS, "letters"), (plugins.METRICS, "triviaqa"), (plugins.METRICS, None)]
+    before = plugins.versions(used)
+    assert list(before) == ["letterbox"]
+    assert before["letterbox"].startswith("1.0 ")
+    with (site / "letterbox.py").open("a") as file:
+        file.write("# another version\n")
+    assert plugins.versions(used) != before
+    assert plugins.versions(used[1:]) == {}

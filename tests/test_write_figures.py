@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from composing import settings
+from sadi_bench.composing import composed as settings
 from sadi_bench.errors import SettingError
 from sadi_bench.identity import plain
 from sadi_bench.results.paper.table_runs import result_at
@@ -79,19 +79,41 @@ def test_a_figure_without_runs_is_left_out(runs, tmp_path):
     assert {file.name for file in (tmp_path / "out").iterdir()} == names
 
 
+def test_a_figure_of_more_documents_is_not_replaced(runs, tmp_path):
+    pytest.importorskip("matplotlib")
+    write_figures(runs, tmp_path / "out")
+    before = (tmp_path / "out" / "figure2-tiny-random.png").read_bytes()
+    for run in runs.glob("*-storycloze-8"):
+        shutil.copytree(run, tmp_path / "fewer" / run.name)
+    kept, *written = write_figures(tmp_path / "fewer", tmp_path / "out")
+    assert kept == (
+        f"{tmp_path}/out/figure2-tiny-random.png: not replaced: it shows runs with 12 test "
+        "documents in all, these have 6; delete the file, or measure as many."
+    )
+    assert (tmp_path / "out" / "figure2-tiny-random.png").read_bytes() == before
+    assert written[0] == f"{tmp_path}/out/figure3-tiny-random.png"  # it shows no other task
+
+
+def test_a_picture_that_this_program_did_not_draw_is_not_replaced(runs, tmp_path):
+    pytest.importorskip("matplotlib")
+    (tmp_path / "figure2-tiny-random.png").write_text("no picture")
+    kept, *_ = write_figures(runs, tmp_path)
+    assert kept.endswith("not replaced: this program did not draw it; delete it, or choose to=…")
+
+
 def test_the_curves_are_those_of_the_runs(runs):
     pytest.importorskip("matplotlib")
     from sadi_bench.results.paper.drawn_curves import pairs, strengths
 
     results = {path.name: result_at(path) for path in runs.iterdir() if "figures" not in path.name}
-    figure = strengths("tiny-random", results, runs)
+    figure = strengths("tiny-random", results, runs).figure
     titles = [axis.get_title() for axis in figure.axes]
     assert titles[0] == "copa, tiny-random, test n = 6"
     assert "copa, paper (llama2-7b-chat)" in titles
     curve, unsteered = figure.axes[0].lines
     assert curve.get_xdata().tolist() == [10, 50]
     assert (curve.get_label(), unsteered.get_label()) == ("K = 2", "unsteered")
-    heads = pairs("tiny-random", results, runs).axes[0].lines[0]
+    heads = pairs("tiny-random", results, runs).figure.axes[0].lines[0]
     assert heads.get_xdata().tolist() == [4, 8]
 
 
@@ -108,7 +130,7 @@ def test_nothing_to_draw_is_refused_with_what_to_do(folder, runs, tmp_path):
 
 
 def test_a_missing_matplotlib_is_said_with_what_installs_it(runs, monkeypatch):
-    for name in ("drawn_curves", "drawn_elements"):
+    for name in ("drawn_curves", "drawn_elements", "figure_files"):
         monkeypatch.delitem(sys.modules, f"sadi_bench.results.paper.{name}", raising=False)
         monkeypatch.delattr(f"sadi_bench.results.paper.{name}", raising=False)
     monkeypatch.setitem(sys.modules, "matplotlib", None)

@@ -92,7 +92,7 @@ def test_a_table_of_more_documents_is_not_replaced(runs, fewer, tmp_path):
     assert str(refused.value) == (
         f"{tmp_path}/table1-tiny-random.md: not replaced: its row boolq baseline 0 paper_match has "
         "6 test documents, these runs 5 (as in 1 other rows); delete the file and its .csv, or "
-        "measure as many. So are 2 other tables."
+        "measure as many. (So are 2 other files.)"
     )
     assert contents(tmp_path) == before
 
@@ -107,7 +107,6 @@ def test_the_other_tables_are_written_and_the_one_that_is_kept_is_said(runs, few
     assert [*rows_of(tmp_path / "table1-tiny-random.csv")["n"]] == [6, 6]
 
 
-@pytest.mark.usefixtures("fewer")
 def test_a_table_that_would_lose_a_measured_row_is_not_replaced(runs, tmp_path):
     write_tables(runs, tmp_path)
     unsteered = rows_of(tmp_path / "table1-tiny-random.csv")["runs"].iloc[0]

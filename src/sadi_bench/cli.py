@@ -4,6 +4,7 @@ import errno
 import logging
 import os
 import sys
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 import hydra
@@ -11,9 +12,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+import sadi_bench
+from sadi_bench.composing import with_other_tasks
 from sadi_bench.config import config_folder, plain_words, register_schemas, settings_of
-from sadi_bench.errors import SettingError
+from sadi_bench.errors import SettingError, unknown_name
 from sadi_bench.session import Session
+from sadi_bench.settings import RunConfig
+from sadi_bench.verbs import VERBS, call
 
 if TYPE_CHECKING:
     from sadi_bench.experiment import RunResult
@@ -21,6 +26,8 @@ if TYPE_CHECKING:
 # A place that is full, read-only or forbidden is the user's to mend, wherever it is found out.
 PLACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM,
          errno.ENOTDIR, errno.EEXIST}  # fmt: skip
+
+SETTINGS = {field.name for field in fields(RunConfig)} | {"experiment"}
 
 register_schemas()
 
@@ -43,6 +50,7 @@ def _one(cfg: DictConfig, session: Session) -> None:
     try:
         runtime = hydra_config.runtime
         config = settings_of(cfg, runtime.choices, runtime.config_sources)
+        config = with_other_tasks(config)
         from sadi_bench.experiment import run  # seconds of imports that --help does not need
 
         finished = run(config, session)
@@ -57,28 +65,32 @@ def _one(cfg: DictConfig, session: Session) -> None:
 
 
 def _show(finished: "RunResult") -> None:
-    from sadi_bench.results.tables import run_table
+    from sadi_bench.results.showing import shown_run  # the table with the paper's numbers
 
     if finished.remark:
         logging.getLogger("sadi_bench").info(finished.remark)
-    print(run_table(finished.result, finished.path))  # noqa: T201
+    print(shown_run(finished.path))  # noqa: T201
 
 
-def _compare(arguments: list[str]) -> None:
-    """Print `sadi-bench compare RUN_A RUN_B`: names or folders of runs, each with `:CELL` if asked.
+def _verb(name: str, arguments: list[str]) -> None:
+    """Do what the first word says; without a verb it is a run."""
+    if name == "--version":
+        print(f"sadi-bench {sadi_bench.__version__}")  # noqa: T201
+    elif name == "lm-eval":
+        from sadi_bench.lm_eval_command import main as lm_eval
 
-    Settings: runs_dir=FOLDER, where names are looked up.
-    """
-    from sadi_bench.results.compare import compare, compare_table, side_of
-
-    names = [argument for argument in arguments if not argument.startswith("runs_dir=")]
-    folders = [argument.partition("=")[2] for argument in arguments if argument not in names]
-    if len(names) != 2:
-        raise SettingError(
-            f"compare: {len(names)} runs are named; name two, like compare RUN_A RUN_B:3."
+        lm_eval(arguments)
+    elif name in VERBS:
+        logging.basicConfig(format="%(message)s", level=logging.WARNING)
+        call(name, arguments)
+    elif name == "run" or not name or "=" in name or name[0] in "-+~" or name in SETTINGS:
+        sys.argv[1:] = sorted(  # Hydra refuses --multirun behind a setting
+            arguments if name == "run" else sys.argv[1:],
+            key=lambda argument: argument not in ("-m", "--multirun"),
         )
-    before, after = (side_of(name, *folders[-1:]) for name in names)
-    print(compare_table(before, after, compare(before, after)))  # noqa: T201
+        _run()
+    else:
+        raise unknown_name("sadi-bench", name, ["run", "lm-eval", *VERBS])
 
 
 def main() -> None:
@@ -86,11 +98,10 @@ def main() -> None:
     asked = {argument.lower() for argument in sys.argv[1:]}
     full = os.environ.get("HYDRA_FULL_ERROR") == "1" or "debug=true" in asked
     os.environ["HYDRA_FULL_ERROR"] = "1"  # let exceptions through to this function
-    sys.argv[1:] = sorted(sys.argv[1:], key=lambda a: a not in ("-m", "--multirun"))  # or refused
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")  # libraries draw bars unasked
     try:
-        _compare(sys.argv[2:]) if sys.argv[1:2] == ["compare"] else _run()
+        _verb(sys.argv[1] if len(sys.argv) > 1 else "", sys.argv[2:])
         return
     except _Stopped as stopped:
         error = stopped.__cause__

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -17,7 +18,26 @@ from sadi_bench.settings import RunConfig
 def composed(*overrides: str) -> RunConfig:
     """Compose a run's config from what would be typed behind `sadi-bench`."""
     with _one_line():
-        return settings_of(*_compose(overrides))
+        return with_other_tasks(settings_of(*_compose(overrides)))
+
+
+def with_other_tasks(config: RunConfig) -> RunConfig:
+    """Turn what `also` names into tasks.
+
+    Raises:
+        SettingError: an entry is no task's name, nor a mapping with one.
+    """
+    specs = []
+    for entry in config.also:
+        settings = dict(entry) if isinstance(entry, Mapping) else {"name": entry}
+        name = settings.pop("name", None)
+        if not isinstance(name, str):
+            raise SettingError(
+                f"also={entry}: name a task, like also=[boolq], or with settings of its own, like "
+                "also=[{name: boolq, n_test: 100}]."
+            )
+        specs.append(chosen("task", name, settings))
+    return replace(config, also=specs)
 
 
 def chosen(group: str, name: str, settings: Mapping[str, Any]) -> Any:
@@ -35,7 +55,7 @@ def chosen(group: str, name: str, settings: Mapping[str, Any]) -> Any:
         return getattr(settings_of(cfg, files, sources), group)
 
 
-def _compose(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, str], list[Any]]:
+def _compose(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, Any], list[Any]]:
     """Return the composed config, the file taken of each group, and where Hydra looks for files."""
     backup = get_gh_backup()  # of an application of Hydra that this one runs inside
     GlobalHydra.instance().clear()

@@ -25,17 +25,15 @@ from sadi_bench.results import compare as comparing
 from sadi_bench.results.reading import Run
 from sadi_bench.results.reading import load_run as read_run
 from sadi_bench.scoring.generation import generate as write_texts
-from sadi_bench.scoring.judges.base import Judge
-from sadi_bench.scoring.judges.choosing import judge_of, resolved_judge
-from sadi_bench.scoring.judges.spec import JudgeSpec
 from sadi_bench.scoring.writing import GenerationRequest
-from sadi_bench.stages import fit_pairs, pairs_for, score_task, task_pairs
+from sadi_bench.stages import fit_pairs, own_judge, pairs_for, score_task, task_pairs
 from sadi_bench.steering.activations import EncodedContrast
 from sadi_bench.steering.applied import applied as steer_network
 from sadi_bench.steering.contrast import encode_pairs
-from sadi_bench.steering.intervention import Intervention
+from sadi_bench.steering.intervention import UNSTEERED_MODEL, Intervention
 from sadi_bench.steering.methods import method_of
 from sadi_bench.steering.origin import check_model, check_network
+from sadi_bench.steering.watch import check_unwatched
 from sadi_bench.tasks.pairs import pairs_from_texts
 from sadi_bench.tasks.task import Task
 from sadi_bench.tasks.task import load_task as read_task
@@ -72,17 +70,18 @@ def fit(
 ) -> Intervention:
     """Learn from a task's pairs, or from pairs of one's own: (prompt, positive, negative).
 
-    `method` is the name of a config (configs/method), `settings` are the method's own. A positive
-    or negative text follows its prompt as it is: begin it with a space where one belongs there.
+    `method` is the name of a config (configs/method), `settings` are the method's own. A space
+    is put between a prompt and its positive or negative text where no white space stands there.
     """
+    check_unwatched(lm.network)
     given = chosen("method", method, settings)
     learner = method_of(given)
     known = {**given, **asdict(learner)}
-    if (task is None) == (pairs is None):
-        raise SettingError("fit: give a task, or pairs=[(prompt, positive, negative), ...].")
-    if task is not None:
+    if task is not None and pairs is None:
         found = pairs_for(learner, lm, task, task_pairs(lm, task))
         return fit_pairs(learner, known, lm, found.tokens, task.name)
+    if pairs is None or task is not None:
+        raise SettingError("fit: give a task, or pairs=[(prompt, positive, negative), ...].")
     return fit_pairs(learner, known, lm, _own_pairs(method, learner.blank_texts(), lm, pairs))
 
 
@@ -106,15 +105,9 @@ def score(
         SettingError: the steering was learnt from another model.
     """
     check_model(steering.origin, lm)
-    judge = _judge(task)
+    check_unwatched(lm.network)
+    judge = own_judge(task)
     return score_task(lm, task, steering, judge=judge, token_budget=token_budget).frame
-
-
-def _judge(task: Task) -> Judge | None:
-    if task.spec.process_results != "judged":
-        return None
-    folder = task.spec.data_dir
-    return judge_of(resolved_judge(JudgeSpec("auto"), task.name, folder), folder)
 
 
 def run(*overrides: str) -> Run:
@@ -132,8 +125,10 @@ def compare(before: Run | str | Path, after: Run | str | Path) -> pd.DataFrame:
 
     A run may be named with a cell, as in "results/runs/51ad3bf86ebd:3" or "...:oracle".
     """
-    sides = [comparing.side_of(str(r.path if isinstance(r, Run) else r)) for r in (before, after)]
-    return pd.DataFrame(comparing.compare(*sides)).T.rename_axis("metric")
+    first, second = (
+        comparing.side_of(str(run.path if isinstance(run, Run) else run)) for run in (before, after)
+    )
+    return pd.DataFrame(comparing.compare(first, second)).T.rename_axis("metric")
 
 
 def generate(
@@ -149,20 +144,17 @@ def generate(
 
     Prompts are wrapped in the chat template where the model was loaded with chat_template=True.
     """
-    if steering is None:
-        from sadi_bench.steering.intervention import UNSTEERED_MODEL as one
-
-        number = 0
-    else:
+    check_unwatched(lm.network)
+    alone: Intervention = UNSTEERED_MODEL
+    if steering is not None:
         check_model(steering.origin, lm)
-        number = steering.cell_of(cell)
-        one = steering.only(number)
+        alone = steering.only(steering.cell_of(cell))
     texts = [prompts] if isinstance(prompts, str) else list(prompts)
     if lm.chat:
         texts = [lm.render_chat([{"role": "user", "content": text}]) for text in texts]
     requests = [GenerationRequest(tuple(lm.encode(t)), max_new_tokens, tuple(until)) for t in texts]
-    written = write_texts(lm, requests, one, [min(number, 1)])
-    return [found[min(number, 1)].text for found in written]
+    last = len(alone.cells) - 1
+    return [found[last].text for found in write_texts(lm, requests, alone, [last])]
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,13 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from sadi_bench.elsewhere import elsewhere, other_tasks
 from sadi_bench.errors import SettingError
 from sadi_bench.identity import code_of, identifier_of, other_code, plain
 from sadi_bench.judging import check_judge, deciding_judge, judge_run
 from sadi_bench.models.loading import resolved
 from sadi_bench.record import headline_cells, result_of, write_run, write_texts
 from sadi_bench.results.paper import paper_metric
-from sadi_bench.results.paper.matching import paper_names
 from sadi_bench.results.reading import load_result
 from sadi_bench.results.report import report
 from sadi_bench.results.run_dir import RunDir, is_complete, writing_run
@@ -56,15 +56,18 @@ def run(config: RunConfig, session: Session | None = None) -> RunResult:
     session = session or Session()
     method_of(config.method)  # refuses wrong settings before anything is read
     config = dataclasses.replace(config, model=resolved(config.model))
-    task = load_task(config.task, protocol=config.protocol, seed=config.seed)
+    catalogue = session.catalogue if config.task.harness else None
+    task = load_task(config.task, protocol=config.protocol, seed=config.seed, catalogue=catalogue)
     judge = resolved_judge(config.judge, task.name, config.task.data_dir)
     metric = selecting_metric(config, task)
     config = dataclasses.replace(config, select_by=metric, judge=judge)
     check_judge(config)
-    path = Path(config.runs_dir).expanduser() / identifier_of(config, task.fingerprint)
+    others = other_tasks(config)
+    data = "".join(each.fingerprint for each in (task, *others))
+    path = Path(config.runs_dir).expanduser() / identifier_of(config, data)
     remark = finished_before(path, config)
     if remark is None:
-        compute(config, task, path, session)
+        compute(config, task, others, path, session)
     judge_run(path, config, session.models)
     return RunResult(path, load_result(path), remark)
 
@@ -82,7 +85,9 @@ def finished_before(path: Path, config: RunConfig) -> str | None:
     return None
 
 
-def compute(config: RunConfig, task: Task, path: Path, session: Session) -> None:
+def compute(
+    config: RunConfig, task: Task, others: Sequence[Task], path: Path, session: Session
+) -> None:
     """Do all that a run is, and write its directory."""
     clock = Clock()
     with writing_run(path.parent, path.name) as run_dir, log_to(run_dir.log_path):
@@ -102,9 +107,11 @@ def compute(config: RunConfig, task: Task, path: Path, session: Session) -> None
         origin = dataclasses.replace(steering.origin, chosen=chosen)
         run_dir.write_steering(to_bytes(dataclasses.replace(steering, origin=origin)))
         clock.lap("report")
-        ours = {**found, "paper": paper_names(plain(config)), "code": code_of(config)}
+        ours = {**found, "code": code_of(config)}
         ours |= described(run_dir, prepared, steering, scores, found["protocols"])
         clock.lap("texts")
+        ours |= measured_elsewhere(run_dir, prepared, steering, chosen, others)
+        clock.lap("elsewhere")
         if judge is not None:
             ours["judge_note"] = judge.note
         result = result_of(prepared, steering, scores, found["protocols"], noted(prepared, scores))
@@ -135,6 +142,20 @@ def described(
         steered = bridge(lm, task, steering, budget)
         texts = headline_texts(task, steered, headline_cells(rows).values())
     return {} if texts is None else write_texts(run_dir, with_fluency(texts, lm, budget), rows)
+
+
+def measured_elsewhere(
+    run_dir: RunDir,
+    prepared: Prepared,
+    steering: Intervention,
+    chosen: Mapping[str, int],
+    others: Sequence[Task],
+) -> dict[str, Any]:
+    """Score the chosen cell on other tasks, and write their frames."""
+    found = elsewhere(prepared, steering, chosen, others)
+    for name, each in found.items():
+        run_dir.write_also(name, each.frame)
+    return {"also": {name: each.numbers for name, each in found.items()}} if found else {}
 
 
 def noted(prepared: Prepared, scores: Scores) -> tuple[str, ...]:

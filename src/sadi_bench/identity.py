@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sadi_bench.models.loading import folder_fingerprint
+from sadi_bench.plugins import METHODS, METRICS, READERS, versions
 from sadi_bench.provenance import PACKAGE, library_versions, source_digest
 from sadi_bench.scoring.judges.choosing import judge_fingerprint
 from sadi_bench.settings import RunConfig
@@ -53,11 +54,13 @@ def departures(settings: Any) -> dict[str, Any]:
 def plain(config: RunConfig) -> dict[str, Any]:
     """Turn a config into dicts, lists, strings and numbers.
 
-    Without fine-tuning it has no key, nor a judge that comes afterwards: both leave a run as it is.
+    Without fine-tuning or other tasks it has no key of theirs, nor of a judge that comes
+    afterwards: they leave a run as it is.
     """
     settings = _plain(config)
-    if config.finetune.kind == "none":
-        del settings["finetune"]
+    for name, absent in (("finetune", config.finetune.kind == "none"), ("also", not config.also)):
+        if absent:
+            del settings[name]
     if not config.judge_decides:
         del settings["judge"]
     return settings
@@ -71,7 +74,12 @@ def code_of(config: RunConfig, package: Path = PACKAGE) -> dict[str, Any]:
     scoring = sorted(path.name for path in (package / "scoring").iterdir())
     parts = [f"scoring/{name}" for name in scoring if name != JUDGES or config.judge_decides]
     digest = source_digest("tasks", "models", "steering", *parts, package=package)
-    return {"digest": digest, "libraries": library_versions()}
+    asked = [
+        (METHODS, config.method["kind"]),
+        (READERS, config.task.files.reader),
+        (METRICS, config.task.process_results),
+    ]
+    return {"digest": digest, "libraries": library_versions() | versions(asked)}
 
 
 def other_code(result: Mapping[str, Any], code: Mapping[str, Any]) -> str | None:

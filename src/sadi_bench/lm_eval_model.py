@@ -15,13 +15,13 @@ from lm_eval._cli.utils import handle_cli_value_string
 from lm_eval.api.model import CacheHook
 
 from sadi_bench.composing import chosen
-from sadi_bench.disk import cache_folder
 from sadi_bench.errors import SettingError, unknown_key
 from sadi_bench.lm_eval_requests import OneCellLM
 from sadi_bench.models.loading import load_language_model
-from sadi_bench.models.spec import ModelSpec, PackagedModel
+from sadi_bench.models.spec import ModelSpec
 from sadi_bench.results.reading import Run, load_run
 from sadi_bench.results.run_dir import CONFIG
+from sadi_bench.run_models import spec_of_run
 from sadi_bench.stages import say
 from sadi_bench.steering.intervention import Intervention
 from sadi_bench.steering.origin import check_model, template_note
@@ -195,7 +195,7 @@ def _spec(given: ModelArguments, run: Run | None, steering: Intervention) -> Mod
     if given.model is not None:
         spec = chosen("model", str(given.model), {})
     elif run is not None:
-        spec = _own(run)
+        spec = spec_of_run(run.path)
     else:
         spec = _source(steering)
     spec = replace(
@@ -207,25 +207,6 @@ def _spec(given: ModelArguments, run: Run | None, steering: Intervention) -> Mod
     if given.pretrained is None:
         return spec
     return replace(spec, name=None, pretrained=str(given.pretrained), package=None, revision="main")
-
-
-def _own(run: Run) -> ModelSpec:
-    """Return the model of a run's config; where it was fine-tuned, its checkpoint."""
-    config = yaml.safe_load(run.config)
-    block = dict(config["model"])
-    package = block.pop("package", None)
-    spec = ModelSpec(**block, package=PackagedModel(**package) if package else None)
-    if "finetune" not in config:
-        return spec
-    checkpoint = run.result["sadi_bench"]["finetune"]["checkpoint"]
-    folder = cache_folder() / "finetuned" / checkpoint
-    if not folder.is_dir():
-        raise SettingError(
-            f"run={run.path}: its fine-tuned model is no longer at {folder}; compute the run again "
-            "with force=true, or set SADI_BENCH_CACHE to the folder that holds it."
-        )
-    there = {"pretrained": str(folder), "package": None, "tokenizer": None, "revision": "main"}
-    return replace(spec, **there)
 
 
 def _source(steering: Intervention) -> ModelSpec:

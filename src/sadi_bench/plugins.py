@@ -1,7 +1,10 @@
 """What other installed packages add: found by entry point, imported when asked for by name."""
 
-from collections.abc import Collection, Mapping
+import hashlib
+from collections.abc import Collection, Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from sadi_bench.errors import SettingError, unknown_name
@@ -62,6 +65,32 @@ def by_name(setting: str, name: str, ours: Mapping[str, Any], group: str) -> Any
     if name not in added:
         raise unknown_name(setting, name, [*ours, *added])
     return loaded(added[name])
+
+
+def versions(used: Iterable[tuple[str, str | None]]) -> dict[str, str]:
+    """Return package → version and a digest of its sources, of those that give one of the names.
+
+    `used` are pairs of a group and a name; a name of ours, or none, is passed over.
+    """
+    found = {}
+    for group, name in used:
+        if entry := plugins(group).get(name or ""):
+            package = entry.dist.name if entry.dist else entry.module
+            version = entry.dist.version if entry.dist else "of no version"
+            found[package] = f"{version} {_digest(entry)}"
+    return found
+
+
+def _digest(entry: EntryPoint) -> str:
+    """Hash the sources beside the module that an entry point names: 12 hex digits."""
+    top = find_spec(entry.module.partition(".")[0])
+    digest = hashlib.sha256()
+    if top and top.origin:
+        file = Path(top.origin)
+        sources = file.parent.rglob("*.py") if top.submodule_search_locations else [file]
+        for path in sorted(sources):
+            digest.update(path.relative_to(file.parent).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def _package(entry: EntryPoint) -> str:

@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sadi_bench.models.loading import Models
+    from sadi_bench.tasks.catalogue import Catalogue
 
 
 class Session:
-    """Own what outlives a run: the loaded model. What is not asked for is not imported."""
+    """Own what outlives a run: the loaded model, lm-eval's index. Imported is what is asked for."""
 
     @cached_property
     def models(self) -> "Models":
@@ -16,3 +17,10 @@ class Session:
         from sadi_bench.models.loading import Models
 
         return Models()
+
+    @cached_property
+    def catalogue(self) -> "Catalogue":
+        """lm-eval's index of its tasks."""
+        from sadi_bench.tasks.catalogue import Catalogue
+
+        return Catalogue()

@@ -35,6 +35,11 @@ class RunConfig:
 
     paper: the one that the paper prints, which protocol=released always takes.
     """
+    also: list[Any] = field(default_factory=list)
+    """Other tasks on whose test rows the chosen cell is scored too, beside the unsteered model.
+
+    Names of tasks, or a task's `name` with settings of its own: [boolq, {name: nli, n_test: 100}].
+    """
     seed: int = 0
     """Draws splits, wrong answers, demonstrations and bootstrap samples."""
     token_budget: int | None = None

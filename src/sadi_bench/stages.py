@@ -20,6 +20,8 @@ from sadi_bench.results.selection import cells_in_the_race
 from sadi_bench.scoring.bridge import SteeredLM
 from sadi_bench.scoring.frame import doc_rows, score_grid
 from sadi_bench.scoring.judges.base import Judge
+from sadi_bench.scoring.judges.choosing import judge_of, resolved_judge
+from sadi_bench.scoring.judges.spec import JudgeSpec
 from sadi_bench.scoring.released import long_docs, released_pairs, with_skipped
 from sadi_bench.scoring.scores import Scores
 from sadi_bench.scoring.texts import text_grid
@@ -35,6 +37,7 @@ from sadi_bench.tasks.spec import RELEASED
 from sadi_bench.tasks.task import Task
 
 log = logging.getLogger("sadi_bench")
+JUDGED = "judged"  # what task.process_results says where a judge gives the metric
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,14 @@ def score_task(
     return Scores(
         frame, docs, evaluated, texts, measured=steered.measured(), merged=len(steered.merged)
     )
+
+
+def own_judge(task: Task) -> Judge | None:
+    """Load the judge that a task's metric comes from; None where lm-eval computes it."""
+    if task.spec.process_results != JUDGED:
+        return None
+    folder = task.spec.data_dir
+    return judge_of(resolved_judge(JudgeSpec("auto"), task.name, folder), folder)
 
 
 def bridge(

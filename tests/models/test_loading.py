@@ -30,6 +30,13 @@ def load(**settings) -> LanguageModel:
     return load_language_model(resolved(ModelSpec(**settings)))
 
 
+def test_auto_is_resolved_where_a_model_is_loaded():
+    """dtype, device and name of a spec are `auto` and null until then."""
+    lm = load_language_model(ModelSpec(pretrained="tiny-random"))
+    assert (lm.name, lm.source, lm.chat) == ("tiny-random", "tiny-random", False)
+    assert str(lm.dtype).removeprefix("torch.") == resolved(ModelSpec(pretrained="x")).dtype
+
+
 def one_line(error: pytest.ExceptionInfo) -> bool:
     return "\n" not in str(error.value)
 

@@ -1,7 +1,5 @@
 """The paper's tables, filled from runs: each row from the right run, the missing ones said."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,7 +8,6 @@ from sadi_bench.results.formatting import seeds
 from sadi_bench.results.paper.domains import DOMAIN_OF_SUBJECT, DOMAINS, domain_scores
 from sadi_bench.results.paper.reproduction import paper_model, reproduced
 from sadi_bench.results.paper.reproduction_text import explained, remarks, reproduction_markdown
-from sadi_bench.results.reading import Run
 
 OFFLINE = "judge: trained here, not the paper's"
 
@@ -411,8 +408,7 @@ def test_domain_scores_are_those_of_the_documents_whose_subject_is_of_a_domain(m
             for split in ("select", "test") for i in range(4)]  # fmt: skip
     cells = {"unsteered": 0, "heldout": 1, "oracle": 2}
     report = {row: {"cell": cell, "n_nonfinite": 0} for row, cell in cells.items()}
-    result = {"sadi_bench": {"protocols": report}}
-    found = domain_scores(Run(Path(), "", [], docs, [], pd.DataFrame(), grid, result, {}, {}))
+    found = domain_scores(docs, grid, report)
     assert set(found) == {"STEM", "social sciences"}
     values = {row: found["STEM"][row]["paper_match"]["value"] for row in cells}
     assert values == {"unsteered": 0.0, "heldout": 1.0, "oracle": 0.5}

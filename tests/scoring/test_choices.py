@@ -153,7 +153,12 @@ def starting_at(*layers: int) -> MaskedSteering:
     cells = [Cell(i, {"top_k": 30 - layer, "strength": 2.0}) for i, layer in enumerate(layers, 1)]
     scores = torch.zeros(30, 1)
     return MaskedSteering(
-        Site.head, Reach.last_prompt, (UNSTEERED, *cells), ranks, scores, scores, overwrites=False
+        site=Site.head,
+        reach=Reach.last_prompt,
+        cells=(UNSTEERED, *cells),
+        ranks=ranks,
+        scores=scores,
+        difference=scores,
     )
 
 

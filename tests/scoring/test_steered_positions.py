@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 import torch
@@ -50,10 +51,7 @@ def masked_in_every_layer(reach: str, patch: str = "inflight") -> MaskedSteering
     fitted = method.fit(tiny_lm("llama"), contrasts())
     rest = iter(range(3, 12))
     rows = [[layer if head == layer else next(rest) for head in range(HEADS)] for layer in range(3)]
-    return MaskedSteering(
-        fitted.site, Reach(reach), fitted.cells, torch.tensor(rows), fitted.scores,
-        fitted.difference, overwrites=fitted.overwrites,
-    )  # fmt: skip
+    return replace(fitted, reach=Reach(reach), ranks=torch.tensor(rows))
 
 
 @pytest.mark.parametrize("reach", ["last_prompt", "from_last_prompt"])

@@ -260,6 +260,7 @@ def test_what_cannot_be_steered_is_refused_in_one_line(network):
             logits_of(network, **wrong)
 
 
+@pytest.mark.usefixtures("types_unchecked")
 def test_compiled_code_is_refused_or_left_aside(network):
     """What is compiled without the hooks would run unsteered, and say nothing."""
     calls = []
@@ -267,10 +268,12 @@ def test_compiled_code_is_refused_or_left_aside(network):
     with applied(network, fitted("llama", "sadi"), 1):
         assert network.get_compiled_call(None) == network.__call__
     assert network.get_compiled_call(None) is network._compiled_call
-    network.compile(backend="eager")
-    match = "network: it was compiled, .*before compile"
-    with pytest.raises(SettingError, match=match), applied(network, fitted("llama", "sadi"), 1):
-        pass
+    whole = torch.compile(network, backend="eager")
+    network.model.layers[1].compile(backend="eager")
+    match = "network: it was compiled, .*before torch.compile"
+    for compiled in (network, whole):
+        with pytest.raises(SettingError, match=match):
+            applied(compiled, fitted("llama", "sadi"), 1).__enter__()
 
 
 def test_the_blocks_hold_with_padding_on_either_side(network):

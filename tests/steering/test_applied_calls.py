@@ -157,7 +157,7 @@ def said_behind(lm, method, prompt, tokens):
 
 
 def test_a_loop_of_ones_own_is_plain_even_after_a_broken_generate(method):
-    """It prepares its passes as `generate` does, but what that was given is not its prompt."""
+    """It prepares its passes as `generate` does, but the prompts of `generate` are not its own."""
     lm = tiny_lm("llama")
     prompt = torch.tensor([PROMPTS[0]])
     expected = written(lm, method, {"input_ids": prompt}, max_new_tokens=1)

@@ -9,6 +9,7 @@ from sadi_bench.experiment import selecting_metric
 from sadi_bench.models.loading import Models
 from sadi_bench.settings import RunConfig
 from sadi_bench.tasks.pairs import contrastive_pairs
+from sadi_bench.tasks.readable import readable_rows
 from sadi_bench.tasks.task import Task, load_task
 from terminal import command
 
@@ -95,6 +96,14 @@ def test_a_task_of_lm_eval_identifies_on_training_and_tests_on_test_docs(load):
     task.test.build_all_requests()
     prompt, answer = task.test.instances[1].args
     assert (prompt, answer) == ("Answer. Q: test 0?\nA:", " no 0")
+
+
+def test_its_documents_are_readable(load):
+    first = next(readable_rows(load("toy_all"), "test"))
+    assert first["prompt"] == "Answer. Q: test 0?\nA:"
+    assert (first["choices"], first["gold"]) == (["yes 0", "no 0", "so 0"], 0)
+    assert first["row"] == {"doc_id": 0, "question": "test 0?", "right": 0, "word": "no 0",
+                            "options": ["yes 0", "no 0", "so 0"]}  # fmt: skip
 
 
 def test_the_metrics_of_this_program_join_the_tasks_own(load):

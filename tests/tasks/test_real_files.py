@@ -61,7 +61,7 @@ def test_the_default_splits_have_their_sizes_and_share_no_prompt(compose_task, n
     task = load_task(compose_task(name), protocol="heldout", seed=0)
     splits = ("identify", "select", "test")
     assert tuple(len(task.rows(split)) for split in splits) == ALL[name][2]
-    columns = [c for c in task.spec.columns if c not in ("id", "label", "answer", "domain")]
+    columns = [c for c in task.spec.columns if c not in ("id", "label", "answer")]
     seen = [{str([row[c] for c in columns]) for row in task.rows(split)} for split in splits]
     assert not (seen[0] & seen[1] or seen[0] & seen[2] or seen[1] & seen[2])
 

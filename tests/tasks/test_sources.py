@@ -15,7 +15,6 @@ from hub_stand_in import hub_folder
 
 from sadi_bench.errors import SettingError
 from sadi_bench.tasks.sources import read_rows
-from sadi_bench.tasks.subjects import DOMAIN_OF_SUBJECT
 
 
 def values(located) -> list[dict]:
@@ -113,16 +112,10 @@ def test_trees_are_read_where_the_sst_lines_are_missing(compose_task, tmp_path):
     assert values(rows.identify) == [{"text": "very good", "label": 4}]
 
 
-def test_mmlu_rows_carry_subject_and_domain(own_task):
+def test_mmlu_rows_carry_their_subject(own_task):
     rows = read_rows(own_task("mmlu"))
-    found = {(row["subject"], row["domain"]) for row in values(rows.test)}
-    assert found == {("anatomy", "STEM"), ("sociology", "social sciences")}
+    assert {row["subject"] for row in values(rows.test)} == {"anatomy", "sociology"}
     assert any("val/*_val.csv" in note for note in rows.notes)
-
-
-def test_there_are_57_subjects_in_four_domains():
-    assert len(DOMAIN_OF_SUBJECT) == 57
-    assert set(DOMAIN_OF_SUBJECT.values()) == {"STEM", "humanities", "social sciences", "other"}
 
 
 def test_english_pairs_come_from_balanced_copa(compose_task, data_dir):

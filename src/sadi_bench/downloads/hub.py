@@ -1,11 +1,8 @@
-"""Whether the model hub answers, asked once, so that nobody waits through its client's retries."""
-
-from functools import cache
+"""Whether the model hub answers, asked first, so that nobody waits through its client's retries."""
 
 from huggingface_hub import constants, get_session
 
 
-@cache
 def hub_answers() -> bool:
     """Say within five seconds whether the hub may be asked, and is there."""
     if constants.HF_HUB_OFFLINE:

@@ -64,6 +64,12 @@ def finetuned(
     return replace(tuned, tokenizer=base.tokenizer, notes=notes, finetune=facts)
 
 
+def checkpoint_folder(key: str) -> Path | None:
+    """Return where a finished checkpoint is kept, by its key; None where it is not."""
+    folder = cache_folder() / "finetuned" / key
+    return folder if _kept(folder) else None
+
+
 def checkpoint_key(
     fingerprint: str, spec: FinetuneSpec, examples: Sequence[Example], seed: int, autocast: bool
 ) -> str:

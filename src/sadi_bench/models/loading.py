@@ -4,20 +4,18 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from errno import EACCES, EDQUOT, ENOSPC, EROFS
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
-from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from sadi_bench.downloads.hub import hub_answers, hub_silence
+from sadi_bench.downloads.hub import hub_answers
 from sadi_bench.errors import SettingError
 from sadi_bench.models.families import family_of
 from sadi_bench.models.language_model import LanguageModel
+from sadi_bench.models.load_errors import load_errors, memory_errors
 from sadi_bench.models.packaged import packaged_model
 from sadi_bench.models.self_test import self_tested
 from sadi_bench.models.spec import ModelSpec
@@ -134,7 +132,7 @@ def _load(spec: ModelSpec, fingerprint: str, setting: str | None = None) -> Lang
             "to false, or model.tokenizer to one that has."
         )
     if spec.device_map is None:
-        with _memory_errors(spec):
+        with memory_errors(spec):
             network = network.to(device)
     if family_of(network.config).masks == "alibi":
         notes += (f"{network.config.model_type} takes no 4-D mask: cells run in rows, not packed",)
@@ -149,13 +147,13 @@ def _load(spec: ModelSpec, fingerprint: str, setting: str | None = None) -> Lang
         revision=commit,
         chat=spec.chat_template,
     )
-    with _memory_errors(spec):
+    with memory_errors(spec):
         return self_tested(lm, setting or "model")
 
 
 def _from_pretrained(spec: ModelSpec, source: str, dtype: torch.dtype, own: str) -> tuple:
     common = {"trust_remote_code": spec.trust_remote_code}
-    with quiet_transformers(), _memory_errors(spec), _load_errors(own, source):
+    with quiet_transformers(), memory_errors(spec), load_errors(own, source):
         where = common | hub_options(source, spec.revision)
         config = AutoConfig.from_pretrained(source, **where)
         family_of(config)
@@ -163,7 +161,7 @@ def _from_pretrained(spec: ModelSpec, source: str, dtype: torch.dtype, own: str)
             source, config=config, dtype=dtype, device_map=spec.device_map, **where
         )
     tokenizer = spec.tokenizer or source
-    with _load_errors("model.tokenizer" if spec.tokenizer else own, tokenizer):
+    with load_errors("model.tokenizer" if spec.tokenizer else own, tokenizer):
         where = common | hub_options(tokenizer, "main" if spec.tokenizer else spec.revision)
         return network, AutoTokenizer.from_pretrained(tokenizer, **where)
 
@@ -187,60 +185,6 @@ def quiet_transformers() -> Iterator[None]:
     finally:
         if bars:
             transformers_logging.enable_progress_bar()
-
-
-@contextmanager
-def _memory_errors(spec: ModelSpec) -> Iterator[None]:
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise SettingError(
-            f"model.device={spec.device}: {spec.name} does not fit into its memory as "
-            f"{spec.dtype}; set model.device_map=auto, model.dtype=bfloat16 or model.device=cpu."
-        ) from error
-
-
-@contextmanager
-def _load_errors(setting: str, source: str) -> Iterator[None]:
-    """Say what to set instead of a model, or tokenizer, that did not load."""
-    try:
-        yield
-    except (SettingError, torch.OutOfMemoryError):
-        raise
-    except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
-        local = Path(source).exists() or isinstance(error, FileNotFoundError)
-        cause = _folder_cause(error) if local else _hub_cause(error)
-        remedy = (
-            "delete this folder and it is made again"
-            if setting == "model.package"
-            else f"set {setting} to a local folder or another hub name, or choose "
-            "model=smollm2-135m, which needs no hub"
-        )
-        raise SettingError(f"{setting}={source}: {cause}; {remedy}.") from error
-
-
-def _folder_cause(error: Exception) -> str:
-    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return first if isinstance(error, FileNotFoundError) else f"does not load ({first[:160]})"
-
-
-def _hub_cause(error: Exception) -> str:
-    """Read the reason off the chain of errors, for transformers wraps the hub's."""
-    chain: list[BaseException] = [error]
-    while (below := chain[-1].__cause__ or chain[-1].__context__) and below not in chain:
-        chain.append(below)
-    if any(isinstance(found, GatedRepoError) for found in chain):
-        return "a gated model: accept its licence on the hub and set HF_TOKEN"
-    if any(isinstance(found, RepositoryNotFoundError) for found in chain):
-        return "the hub has no such model, or it is private (set HF_TOKEN)"
-    if any(isinstance(found, RevisionNotFoundError) for found in chain):
-        return "the hub has no such model.revision"
-    for found in chain:
-        if isinstance(found, OSError) and found.errno in (ENOSPC, EDQUOT, EACCES, EROFS):
-            return f"the hub's cache cannot be written ({found.strerror}): set HF_HOME elsewhere"
-    if not hub_answers():
-        return f"{hub_silence()}, and it is not in the local cache"
-    return f"does not load from the hub ({str(error).strip().splitlines()[0][:160]})"
 
 
 def _device(name: str) -> torch.device:

@@ -16,9 +16,9 @@ from sadi_bench.results.formatting import (
     score_interval,
     unit,
 )
+from sadi_bench.results.measuring import Measurer, paired_areas, paired_means
 from sadi_bench.results.protocols import METRICS, STEERED
 from sadi_bench.results.reading import Run, load_run
-from sadi_bench.results.rows import Measurer, paired_areas, paired_means
 from sadi_bench.results.run_dir import is_complete
 from sadi_bench.results.scored import CURVES, Part, Scored
 from sadi_bench.results.statistics import N_RESAMPLES, random_draw_p_value

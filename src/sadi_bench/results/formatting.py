@@ -1,5 +1,6 @@
 """Lay rows of cells out as text, and write numbers the way every table here writes them."""
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 
 MAX_WIDTH = 100
@@ -16,12 +17,45 @@ FRACTIONS = ("auc", "auc_pooled")
 
 def aligned(rows: Sequence[Sequence[str]], n_text_columns: int = 1) -> list[str]:
     """Return one line a row: columns of text flush left, the numbers after them flush right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    sides = [str.ljust if i < n_text_columns else str.rjust for i in range(len(widths))]
-    return [
-        "  ".join(pad(text, width) for pad, text, width in zip(sides, row, widths, strict=True))
-        for row in rows
-    ]
+    widths = [max(map(columns, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        gaps = [" " * (width - columns(cell)) for cell, width in zip(row, widths, strict=True)]
+        padded = [
+            cell + gap if i < n_text_columns else gap + cell
+            for i, (cell, gap) in enumerate(zip(row, gaps, strict=True))
+        ]
+        lines.append("  ".join(padded))
+    return lines
+
+
+def columns(text: str) -> int:
+    """Count the columns that a text takes in a terminal: Chinese and its like take two each."""
+    return sum(map(_columns, text))
+
+
+def _columns(letter: str) -> int:
+    if unicodedata.combining(letter):
+        return 0
+    return 2 if unicodedata.east_asian_width(letter) in "WF" else 1
+
+
+def shortened(text: str, width: int, from_end: bool = False) -> str:
+    """Put a text on one line of at most `width` columns; `…` stands for what is left out.
+
+    The start is kept, or, `from_end`, the end. White space becomes one space, and so does what a
+    terminal would obey instead of printing.
+    """
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    if columns(line) <= width:
+        return line
+    kept, used = "", 1
+    for letter in reversed(line) if from_end else line:
+        used += _columns(letter)
+        if used > width:
+            break
+        kept += letter
+    return "…" + kept[::-1] if from_end else kept + "…"
 
 
 def side_by_side(*blocks: Sequence[str], gap: str = "   ") -> list[str]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from sadi_bench.results.rows import paired_means
+from sadi_bench.results.measuring import paired_means
 from sadi_bench.results.statistics import N_RESAMPLES, mean_interval
 
 PRODUCT = "true_x_info"

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from sadi_bench.results.grid import UNSTEERED
-from sadi_bench.results.rows import Measurer, documents
+from sadi_bench.results.measuring import Measurer, documents
 from sadi_bench.results.scored import Part, Scored
 from sadi_bench.results.selection import (
     Choice,

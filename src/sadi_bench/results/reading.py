@@ -32,7 +32,7 @@ from sadi_bench.results.run_dir import (
 if TYPE_CHECKING:
     from sadi_bench.steering.intervention import Intervention
 
-REPORTED = ("protocols", "cells", "answers", "diagnosis")
+REPORTED = ("protocols", "cells", "answers", "diagnosis", "also")
 TEXT_KEY = ("split", "doc_id", "cell")
 """What names a text within its run."""
 

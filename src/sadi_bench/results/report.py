@@ -9,8 +9,8 @@ import pandas as pd
 from sadi_bench.results.answer_shares import answer_report
 from sadi_bench.results.diagnosis import diagnosis
 from sadi_bench.results.grid import UNSTEERED
+from sadi_bench.results.measuring import Measurer, documents
 from sadi_bench.results.protocols import METRICS, Protocols
-from sadi_bench.results.rows import Measurer, documents
 from sadi_bench.results.scored import BIASED, Part, Scored
 from sadi_bench.results.statistics import N_RESAMPLES, bootstrap_interval
 

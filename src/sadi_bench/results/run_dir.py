@@ -27,6 +27,8 @@ STEERING = "steering.safetensors"
 TEXTS = "generations.jsonl"
 RESULT = "result.json"
 LOG = "log.txt"
+ALSO = "also-{}.parquet"
+"""The scores on another task, by its name."""
 LOCK = ".lock"
 DATA_FILES = (CONFIG, PAIRS, DOCS, ELEMENTS, GRID, STEERING, TEXTS)
 DECISIONS = "judged-{}.jsonl"
@@ -51,14 +53,14 @@ def writing_run(runs_dir: str | os.PathLike, identifier: str) -> Iterator["RunDi
     with write_errors(path):
         path.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        try:
-            with write_errors(path):
+        with write_errors(path):
+            try:
                 locked = stack.enter_context(held(path / LOCK))
-        except Timeout:
-            raise SettingError(
-                f"{path}: another process is computing this very run; wait until it is done, "
-                "or set runs_dir=… to another folder."
-            ) from None
+            except Timeout:  # an OSError: not for `write_errors`
+                raise SettingError(
+                    f"{path}: another process is computing this very run; wait until it is done, "
+                    "or set runs_dir=… to another folder."
+                ) from None
         # Nobody else writes here, so these are what a killed process left.
         for leftover in path.glob(".*.tmp") if locked else ():
             with suppress(OSError):
@@ -101,6 +103,10 @@ class RunDir:
         """Write the scores of every split × doc_id × cell."""
         self._write(GRID, grid.to_parquet(None, index=False))
 
+    def write_also(self, task: str, grid: pd.DataFrame) -> None:
+        """Write the scores of the chosen cell on another task."""
+        self._write(ALSO.format(task), grid.to_parquet(None, index=False))
+
     def write_steering(self, content: bytes) -> None:
         """Write what was learnt, the bytes of a safetensors file."""
         self._write(STEERING, content)
@@ -112,6 +118,7 @@ class RunDir:
         off or exchanged afterwards is found out when the run is loaded.
         """
         written = [name for name in DATA_FILES if (self.path / name).is_file()]
+        written += sorted(file.name for file in self.path.glob(ALSO.format("*")))
         self._put(
             {RESULT: _with_files(result, {name: sha256(self.path / name) for name in written})}
         )

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from sadi_bench.results.also_table import also_table
 from sadi_bench.results.formatting import (
     MAX_WIDTH,
     MISSING,
@@ -51,6 +52,8 @@ def run_table(result: Mapping[str, object], run_dir: object) -> str:
         lines += [*texts_table(ours["texts"], _those(rows, ours["texts"])), ""]
     for kind, judged in ours.get("judged", {}).items():
         lines += [*judged_table(kind, judged, _those(rows, judged["rows"])), ""]
+    if "also" in ours:
+        lines += [*also_table(ours["also"], rows), ""]
     lines += [*_group_tables(ours), *notes(ours, rows)]
     # A path is never broken, however long: it is there to be copied.
     return "\n".join([*lines, f"run directory: {run_dir}"]) + "\n"
@@ -76,10 +79,11 @@ def markdown_table(results: Sequence[Mapping[str, object]]) -> str:
 
 
 def _sort_key(ours: Mapping[str, object]) -> tuple[str, str, str, int]:
-    return ours["task"], ours["model"], _method(ours), ours["fewshot"]
+    return ours["task"], ours["model"], method_name(ours), ours["fewshot"]
 
 
-def _method(ours: Mapping[str, object]) -> str:
+def method_name(ours: Mapping[str, object]) -> str:
+    """Name a run's method, and how its model was fine-tuned, if it was."""
     return ", ".join([ours["method"], *([ours["finetune"]["kind"]] if "finetune" in ours else [])])
 
 
@@ -111,7 +115,7 @@ def _spread(ours: Mapping[str, object], metric: str) -> str:
 def _title(ours: Mapping[str, object]) -> str:
     chance = "" if ours.get("chance") is None else f"; chance {percent(ours['chance'])} %"
     return (
-        f"{ours['task']}, {ours['model']}, {_method(ours)}, {ours['fewshot']}-shot: "
+        f"{ours['task']}, {ours['model']}, {method_name(ours)}, {ours['fewshot']}-shot: "
         f"n = {ours['protocols']['unsteered']['n']} test documents{chance}"
     )
 

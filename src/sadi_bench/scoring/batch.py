@@ -49,29 +49,23 @@ def score_batch(
     bound = bound_to(readings, intervention)
     starts = [min((intervention.first_layer(c) for c in g[1:]), default=0) for g in groups]
     entries = _entries(lm, prefix, layout, set(starts) - {0})
-    found = []
-    for group, start in zip(groups, starts, strict=True):
+
+    def run(group: list[int], start: int) -> TokenScores:
         guard = _Guard(layout, successors, len(group), start)
         with (
             edited(lm.network, lm.family, bound.site, _edit_of(bound, layout, group)),
             edited(lm.network, lm.family, Site.residual, guard),
         ):
-            hidden = run_branches(
-                lm,
-                prefix,
-                layout,
-                len(group),
-                start=start,
-                entry=entries.get(start),
-                first_copy_feeds=shared,
-            )
-        found.append(guard.marked(token_scores(lm, hidden, successors)))
-    scores = _joined(found, groups, len(intervention.cells))
+            entry = {"start": start, "entry": entries.get(start), "first_copy_feeds": shared}
+            hidden = run_branches(lm, prefix, layout, len(group), **entry)
+        return guard.marked(token_scores(lm, hidden, successors))
+
+    found = [run(group, start) for group, start in zip(groups, starts, strict=True)]
+    nodes = _joined(found, groups, len(intervention.cells))
     measured = measured_of(readings, intervention, len(requests))
-    return [
-        scores_of(r.answers, steps, scores, answer_constants(lm, intervention, r.answers), did)
-        for r, steps, did in zip(requests, successors.steps, measured, strict=True)
-    ]
+    constants = [answer_constants(lm, intervention, each) for each in answers]
+    asked = zip(answers, successors.steps, constants, measured, strict=True)
+    return [scores_of(own, steps, nodes, added, did) for own, steps, added, did in asked]
 
 
 def _joined(found: Sequence[TokenScores], groups: list[list[int]], num_cells: int) -> NodeScores:

@@ -31,40 +31,58 @@ def score_choices(
         fed = len(request.prompt) + max(map(len, request.answers)) - 1  # the last is predicted only
         lm.check_length(fed)
         answer_constants(lm, intervention, request.answers)  # refuses an answer that has none
-    one_prefix = lm.packs or fed_by_first_copy(lm, intervention, requests) == Site.head
-    groups = cell_groups(intervention, lm.num_layers)
-    cells_a_pass = max(map(len, groups)) - 1
-    budget = token_budget or TOKEN_BUDGET.get(lm.device.type, 3072)
-    whole = intervention.reach == Reach.all_tokens
-    lengths = [len(request.prompt) for request in requests]
-    nodes = [_nodes(request, whole, lm.packs) for request in requests]
-    left = sorted(range(len(requests)), key=lambda i: -lengths[i])
-    scores: dict[int, ChoiceScores] = {}
-
-    def take() -> list[int]:
-        copies = (1 + cells_a_pass, 1 if one_prefix else 1 + cells_a_pass)
-        return _first_pass(left, lengths, nodes, copies, budget)
+    plan = _Plan(lm, requests, intervention, token_budget)
 
     def run(batch: list[int]) -> list[ChoiceScores]:
-        passes = split_groups(groups, cells_a_pass)
-        return score_batch(lm, [requests[i] for i in batch], intervention, passes)
+        return score_batch(lm, [requests[i] for i in batch], intervention, plan.passes())
 
-    def shrink(batch: list[int]) -> bool:
-        nonlocal budget, cells_a_pass
-        if len(batch) > 1:
-            budget //= 2
-            return True
-        smallest = cells_a_pass <= 1
-        cells_a_pass = (cells_a_pass + 1) // 2
-        return not smallest
-
-    bar = tqdm(total=len(left), desc=f"scoring {len(intervention.cells)} cells", disable=None)
+    scores: dict[int, ChoiceScores] = {}
+    bar = tqdm(total=len(requests), desc=f"scoring {len(intervention.cells)} cells", disable=None)
     with torch.inference_mode(), bar:
-        for batch, found in fitting_passes(lm, take, run, shrink):
+        for batch, found in fitting_passes(lm, plan.take, run, plan.shrink):
             scores.update(zip(batch, found, strict=True))
-            left = left[len(batch) :]
+            plan.left = plan.left[len(batch) :]
             bar.update(len(batch))
     return [scores[i] for i in range(len(requests))]
+
+
+class _Plan:
+    """Say which requests are scored next, longest first, and in how many passes behind them."""
+
+    def __init__(
+        self,
+        lm: LanguageModel,
+        requests: Sequence[ChoiceRequest],
+        intervention: Intervention,
+        token_budget: int | None,
+    ) -> None:
+        self.one_prefix = lm.packs or fed_by_first_copy(lm, intervention, requests) == Site.head
+        self.groups = cell_groups(intervention, lm.num_layers)
+        self.cells_a_pass = max(map(len, self.groups)) - 1
+        self.budget = token_budget or TOKEN_BUDGET.get(lm.device.type, 3072)
+        whole = intervention.reach == Reach.all_tokens
+        self.lengths = [len(request.prompt) for request in requests]
+        self.nodes = [_nodes(request, whole, lm.packs) for request in requests]
+        self.left = sorted(range(len(requests)), key=lambda i: -self.lengths[i])
+
+    def take(self) -> list[int]:
+        """Return the requests of the next batch; none where all are scored."""
+        copies = 1 + self.cells_a_pass
+        prefixes = 1 if self.one_prefix else copies
+        return _first_pass(self.left, self.lengths, self.nodes, (copies, prefixes), self.budget)
+
+    def passes(self) -> list[list[int]]:
+        """Return the cells of every pass behind a batch."""
+        return split_groups(self.groups, self.cells_a_pass)
+
+    def shrink(self, batch: list[int]) -> bool:
+        """Make the next batch smaller, then its passes; False where neither can be."""
+        if len(batch) > 1:
+            self.budget //= 2
+            return True
+        smallest = self.cells_a_pass <= 1
+        self.cells_a_pass = (self.cells_a_pass + 1) // 2
+        return not smallest
 
 
 def cell_groups(intervention: Intervention, num_layers: int) -> list[list[int]]:

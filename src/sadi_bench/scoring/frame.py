@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from sadi_bench.scoring.bridge import SteeredLM, evaluate_cell
 from sadi_bench.tasks.metrics import paper_match
+from sadi_bench.tasks.readable import readable_rows
 from sadi_bench.tasks.task import DOC_ID, GOLD, GROUP, PAPER_MATCH, Task
 
 METRICS = ("acc", "acc_norm", "exact_match", PAPER_MATCH)
@@ -62,19 +63,23 @@ def named_splits(task: Task) -> dict[str, HarnessTask]:
 
 
 def doc_rows(task: Task, steered: SteeredLM) -> Iterator[dict[str, Any]]:
-    """Yield a row a scored document: what was asked, as the model read it."""
+    """Yield a row a scored document: what was asked, as a person and as the model read it.
+
+    Columns: split, doc_id, group; prompt, choices and the row's own columns as `row`, as texts;
+    prompt_tokens, and of chosen answers choice_tokens; gold; the columns that averages go by.
+    """
     for split, harness in scored_splits(task).items():
-        asked = requests_by_doc(harness)
-        for number, doc in enumerate(harness.test_docs()):
+        asked, readable = requests_by_doc(harness), readable_rows(task, split)
+        docs = zip(harness.test_docs(), readable, strict=True)
+        for number, (doc, texts) in enumerate(docs):
             row = {"split": split, "doc_id": doc[DOC_ID], "group": doc[GROUP]}
             if task.generates:
-                row["prompt_tokens"] = steered.text_tokens(asked[number][0].args[0])
+                tokens = {"prompt_tokens": steered.text_tokens(asked[number][0].args[0])}
             else:
-                choices = len(harness.doc_to_choice(doc))
-                tokens = [steered.tokens(instance.args) for instance in asked[number][:choices]]
-                row |= {"prompt_tokens": tokens[0][0], "gold": doc[GOLD]}
-                row["choice_tokens"] = [answer for _, answer in tokens]
-            yield row | {column: doc[column] for column in task.spec.group_by}
+                found = [steered.tokens(i.args) for i in asked[number][: len(texts["choices"])]]
+                tokens = {"prompt_tokens": found[0][0]}
+                tokens["choice_tokens"] = [answer for _, answer in found]
+            yield row | texts | tokens | {column: doc[column] for column in task.spec.group_by}
 
 
 def metrics_of(task: Task) -> tuple[str, ...]:

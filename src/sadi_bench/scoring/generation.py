@@ -20,6 +20,10 @@ CACHED_TOKENS = {"cpu": 16384, "cuda": 65536, "mps": 16384}
 """Tokens whose keys and values are held at once, all rows together."""
 
 
+Batch = list[tuple[int, list[int]]]
+"""Numbers of prompts, each with the cells that write behind it."""
+
+
 def generate(
     lm: LanguageModel,
     requests: Sequence[GenerationRequest],
@@ -35,35 +39,56 @@ def generate(
     """
     for request in requests:
         _check_room(lm, request)
-    budget = token_budget or CACHED_TOKENS.get(lm.device.type, 16384)
-    left = sorted(range(len(requests)), key=lambda i: -len(requests[i].prompt))
-    todo = [(i, list(cells)) for i in left]
-    found: list[dict[int, Generated]] = [{} for _ in requests]
+    plan = _Plan(lm, requests, intervention, cells, token_budget)
 
-    def take() -> list[tuple[int, list[int]]]:
-        if not todo:
-            return []
-        first, cells_left = requests[todo[0][0]], todo[0][1]
-        shared = stand_side_by_side(lm, intervention, first, cells_left)
-        return _first_pass(requests, todo, budget, shared)
-
-    def run(batch: list[tuple[int, list[int]]]) -> list[dict[int, Generated]]:
+    def run(batch: Batch) -> list[dict[int, Generated]]:
         return write_batch(lm, [(requests[i], some) for i, some in batch], intervention)
 
-    def shrink(batch: list[tuple[int, list[int]]]) -> bool:
-        nonlocal budget
-        budget //= 2
-        return sum(len(some) for _, some in batch) > 1
-
-    bar = tqdm(total=len(todo), desc=f"writing in {len(cells)} cells", unit="doc", disable=None)
+    found: list[dict[int, Generated]] = [{} for _ in requests]
+    bar = tqdm(total=len(requests), desc=f"writing in {len(cells)} cells", unit="doc", disable=None)
     with torch.inference_mode(), bar:
-        for batch, texts in fitting_passes(lm, take, run, shrink):
+        for batch, texts in fitting_passes(lm, plan.take, run, plan.shrink):
             for (i, _), written in zip(batch, texts, strict=True):
                 found[i].update(written)
-            rest = todo[len(batch) - 1][1][len(batch[-1][1]) :]
-            bar.update(len(batch) - bool(rest))
-            todo = [(batch[-1][0], rest)] * bool(rest) + todo[len(batch) :]
+            bar.update(plan.done(batch))
     return found
+
+
+class _Plan:
+    """Say which prompts are written behind next, longest first, and in which of their cells."""
+
+    def __init__(
+        self,
+        lm: LanguageModel,
+        requests: Sequence[GenerationRequest],
+        intervention: Intervention,
+        cells: Sequence[int],
+        token_budget: int | None,
+    ) -> None:
+        self.lm, self.requests, self.intervention = lm, requests, intervention
+        self.budget = token_budget or CACHED_TOKENS.get(lm.device.type, 16384)
+        order = sorted(range(len(requests)), key=lambda i: -len(requests[i].prompt))
+        self.todo = [(i, list(cells)) for i in order]
+
+    def take(self) -> Batch:
+        """Return the next prompts with some of their cells; none where all is written."""
+        if not self.todo:
+            return []
+        first, cells = self.requests[self.todo[0][0]], self.todo[0][1]
+        shared = stand_side_by_side(self.lm, self.intervention, first, cells)
+        return _first_pass(self.requests, self.todo, self.budget, shared)
+
+    def shrink(self, batch: Batch) -> bool:
+        """Halve the budget; False where one cell of one prompt did not fit."""
+        self.budget //= 2
+        return sum(len(some) for _, some in batch) > 1
+
+    def done(self, batch: Batch) -> int:
+        """Strike a batch off; return how many prompts are through with all their cells."""
+        last, some = batch[-1]
+        rest = self.todo[len(batch) - 1][1][len(some) :]
+        self.todo = [(last, rest)] * bool(rest) + self.todo[len(batch) :]
+        return len(batch) - bool(rest)
 
 
 def _check_room(lm: LanguageModel, request: GenerationRequest) -> None:
@@ -79,10 +104,10 @@ def _check_room(lm: LanguageModel, request: GenerationRequest) -> None:
 
 def _first_pass(
     requests: Sequence[GenerationRequest],
-    todo: list[tuple[int, list[int]]],
+    todo: Batch,
     budget: int,
     shared: bool,
-) -> list[tuple[int, list[int]]]:
+) -> Batch:
     """Take prompts from the front with as many of their cells as fit, at least one.
 
     All are padded to the longest; a prompt's cells share its prefix, or each repeats it.

@@ -60,7 +60,7 @@ def long_docs(docs: Iterable[Mapping[str, Any]]) -> set[tuple[str, int]]:
     found = set()
     for doc in docs:
         tokens = len(doc["prompt_tokens"])
-        if "gold" in doc:
+        if "choice_tokens" in doc:
             tokens += len(doc["choice_tokens"][doc["gold"]])
         if tokens > MOST_TOKENS:
             found.add((doc["split"], doc["doc_id"]))

@@ -1,7 +1,7 @@
 """Write one batch of texts: a row a prompt and cell, all growing by a token a step."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import torch
@@ -86,7 +86,24 @@ def write_batch(
     room = max(request.max_new_tokens for request, _ in batch)
     shared = stand_side_by_side(lm, intervention, *batch[0])
     running = Rows(lm, prefix, owners, room, shared)
-    ends = _end_tokens(lm)
+    _write(lm, intervention, readings, rows, running)
+    texts: list[dict[int, Generated]] = [{} for _ in batch]
+    measured = measured_of(readings, intervention, len(batch))
+    for row in written:
+        did = {name: float(values[row.cell]) for name, values in measured[row.place].items()}
+        texts[row.place][row.cell] = _result(lm, row, did)
+    return texts
+
+
+def _write(
+    lm: LanguageModel,
+    intervention: Intervention,
+    readings: Mapping[int, Tensor],
+    rows: list[_Row],
+    running: Rows,
+) -> None:
+    """Let all rows grow by a token a step until each has written its text."""
+    every_step, ends = intervention.reach != Reach.last_prompt, _end_tokens(lm)
     tokens, steered = [row.request.prompt[-1] for row in rows], True
     while any(row.writes for row in rows):
         with _steering(lm, intervention, readings, rows, running) if steered else nullcontext():
@@ -102,12 +119,6 @@ def write_batch(
             rows, tokens = [rows[i] for i in needed], [tokens[i] for i in needed]
             if rows:
                 running.keep(needed)
-    texts: list[dict[int, Generated]] = [{} for _ in batch]
-    measured = measured_of(readings, intervention, len(batch))
-    for row in written:
-        did = {name: float(values[row.cell]) for name, values in measured[row.place].items()}
-        texts[row.place][row.cell] = _result(lm, row, did)
-    return texts
 
 
 def stand_side_by_side(
@@ -198,6 +209,14 @@ def _steered_prefix(lm: LanguageModel, intervention: Intervention, rows: list[_R
         return run_prefix(lm, [row.request.prompt for row in rows])
 
 
+def _clean_places(rows: list[_Row]) -> Tensor:
+    """Say of every row which one has the unsteered model's values: itself where it needs none."""
+    where = {id(row): i for i, row in enumerate(rows)}
+    return torch.tensor(
+        [where[id(row.clean)] if row.writes and row.clean else i for i, row in enumerate(rows)]
+    )
+
+
 @contextmanager
 def _steering(
     lm: LanguageModel,
@@ -211,13 +230,9 @@ def _steering(
     What leaves a block is finite: rows share a sequence, and a mask's 0 · inf is no number. A row
     that left the number range is marked.
     """
-    places = torch.tensor([row.place for row in rows])
-    intervention = bound_to(readings, intervention, places)
+    intervention = bound_to(readings, intervention, torch.tensor([row.place for row in rows]))
     cells = torch.tensor([row.cell for row in rows])
-    where = {id(row): i for i, row in enumerate(rows)}
-    clean = torch.tensor(
-        [where[id(row.clean)] if row.writes and row.clean else i for i, row in enumerate(rows)]
-    )
+    clean = _clean_places(rows)
     lost = torch.zeros(len(rows), dtype=torch.bool)
 
     def edit(layer: int, raw: Tensor) -> Tensor | None:
@@ -237,10 +252,9 @@ def _steering(
         lost = lost.to(raw.device) | broken
         return running.put_back(torch.where(broken[:, None], 0, values), raw)
 
-    with (
-        edited(lm.network, lm.family, intervention.site, edit),
-        edited(lm.network, lm.family, Site.residual, guard),
-    ):
+    with ExitStack() as stack:
+        for site, change in ((intervention.site, edit), (Site.residual, guard)):
+            stack.enter_context(edited(lm.network, lm.family, site, change))
         yield
     for row, broken in zip(rows, lost.tolist(), strict=True):
         row.finite &= not broken

@@ -143,7 +143,7 @@ def _mean_differences(
     lm: LanguageModel, pairs: Sequence[EncodedContrast]
 ) -> dict[str, Float[Tensor, "layer width"]]:
     """Sum on the way, in float64: memory does not grow with the number of pairs."""
-    total: dict[str, Tensor | float] = dict.fromkeys((site.value for site in Site), 0.0)
+    total = {site.value: torch.zeros((), dtype=torch.float64) for site in Site}
     for _, found in pair_activations(lm, pairs, *Site):
         for site, activations in found.items():
             difference = activations[:, 0].double() - activations[:, 1].double()

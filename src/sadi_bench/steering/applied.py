@@ -67,10 +67,11 @@ def _check(network: PreTrainedModel, intervention: Intervention, cell: int) -> N
             f"cell={cell}: the intervention has cells 0 to {len(intervention.cells) - 1}; choose "
             "one of them."
         )
-    if network._compiled_call_impl is not None:
+    compiled = (module._compiled_call_impl is not None for module in network.modules())
+    if hasattr(network, "_orig_mod") or any(compiled):
         raise SettingError(
             "network: it was compiled, and compiled code passes hooks by; give the network as it "
-            "was before compile()."
+            "was before torch.compile."
         )
 
 
@@ -99,11 +100,8 @@ class _Block:
             return None  # spares the unsteered pass, as in a long prompt's first chunks
         bound = self._bound(watch, passing)
         clean = self._clean(watch, passing, nodes) if bound.overwrites else None
-        rows, cells, first = (
-            len(passing.real),
-            torch.tensor([self.cell]),
-            bound.first_layer(self.cell),
-        )
+        rows, cells = len(passing.real), torch.tensor([self.cell])
+        first = bound.first_layer(self.cell)
 
         def edit(layer: int, raw: Tensor) -> Tensor | None:
             if layer < first:
@@ -128,6 +126,7 @@ class _Block:
         columns = torch.arange(length, device=real.device).expand(rows, -1)
         if reach == Reach.all_tokens or not passing.holds_prompts:
             return None if reach == Reach.last_prompt else _Nodes(columns, real)
+        assert passing.prompts is not None  # what `holds_prompts` says
         ends = self._ends(passing.prompts).repeat_interleave(passing.copies, dim=0)
         ends = ends[:, None] - passing.start
         if reach == Reach.from_last_prompt:
@@ -160,17 +159,18 @@ class _Block:
         """Let an intervention that asks read the prompts, once."""
         if not isinstance(self.intervention, ReadsPrompts):
             return self.intervention
-        prompts, readings = passing.prompts, {}
+        prompts, steering = passing.prompts, self.intervention
+        readings: dict[int, Tensor] = {}
         if prompts is None or prompts.tokens is None:
             raise unseen_tokens()
         if self not in prompts.kept:
 
             def read(layer: int, values: Tensor, real: Tensor) -> None:
-                found = self.intervention.read(layer, values, real)
+                found = steering.read(layer, values, real)
                 readings[layer] = found.repeat_interleave(passing.copies, dim=0)[:, None]
 
             watch.read_unsteered(self, prompts.tokens, self._shown(prompts), read)
-            prompts.kept[self] = self.intervention.bound(readings)
+            prompts.kept[self] = steering.bound(readings)
         return prompts.kept[self]
 
     def _clean(self, watch: Watch, passing: Pass, nodes: _Nodes) -> dict[int, Tensor]:

@@ -26,7 +26,7 @@ def cells_of(
     return (UNSTEERED, *cells)
 
 
-def distance_of(change: float, *counts: int) -> Distance:
+def distance_of(change: float, *counts: float) -> Distance:
     """Compare by the number of elements, then by the change's size, then positive first.
 
     Rounded: 1.1 - 1 and 0.9 - 1 differ in their last bit.

@@ -82,8 +82,7 @@ class GenerateCalls:
                 given, generation = arguments(expand, args, kwargs), self._here.generations[-1]
                 tokens, mask = given.get("inputs_embeds"), given.get("attention_mask")
                 tokens = given["input_ids"] if tokens is None else tokens
-                device = self.network.get_input_embeddings().weight.device
-                tokens = tokens.to(device)
+                tokens = tokens.to(self.network.get_input_embeddings().weight.device)
                 total = max(tokens.shape[1], generation.width)  # wider where a cache has the rest
                 real = real_columns(mask, (len(tokens), total), tokens.device)
                 whole = tokens if tokens.shape[1] == total else None

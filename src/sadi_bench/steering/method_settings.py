@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from typing import Any
 
 from sadi_bench.errors import SettingError
 from sadi_bench.steering.intervention import Cell
@@ -12,10 +13,12 @@ WHOLE = "a whole number of at least 1"
 
 def numbers(name: str, value: object, expected: str = "a finite number") -> list[float]:
     """Take one value of `method.NAME` or a list; refuse what is no finite number, and repeats."""
-    values = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-    for v in values:
+    given = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    values: list[float] = []
+    for v in given:
         if isinstance(v, bool) or not isinstance(v, int | float) or not math.isfinite(v):
             raise SettingError(f"method.{name}={v}: choose {expected}, or a list of them.")
+        values.append(v)
     if not values or len(set(values)) < len(values):
         raise SettingError(f"method.{name}={list(values)}: list at least one value, none twice.")
     return values
@@ -68,14 +71,14 @@ def check_layers(name: str, value: object, model: str, num_layers: int) -> list[
 
 def check_top_layers(cells: Sequence[Cell], model: str, layers: int, remark: str = "") -> int:
     """Return the largest top_k of a grid; refuse one above the number of layers."""
-    largest = max(cell.params["top_k"] for cell in cells[1:])
+    largest = int(max(cell.params["top_k"] for cell in cells[1:]))
     if largest > layers:
         of = f"{layers} layers {remark}".rstrip()
         raise SettingError(f"method.top_k={largest}: {model} has {of}; choose at most {layers}.")
     return largest
 
 
-def departures(settings: object, names: Sequence[str]) -> list[str]:
+def departures(settings: Any, names: Sequence[str]) -> list[str]:
     """List those fields, as typed, that differ from the default of their class."""
     default = {field.name: field.default for field in fields(settings)}
     return [f"{n}={getattr(settings, n)}" for n in names if getattr(settings, n) != default[n]]

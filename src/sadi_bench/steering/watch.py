@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 from weakref import WeakKeyDictionary
 
 import torch
@@ -129,7 +129,8 @@ class Watch:
         return steered
 
     def _passing(self, given: Mapping[str, Any], step: Step | None) -> Pass:
-        device = self.network.get_input_embeddings().weight.device
+        embedding = cast(torch.nn.Embedding, self.network.get_input_embeddings())
+        device = embedding.weight.device
         tokens, past = given.get("input_ids"), given.get("past_key_values")
         tokens = (given["inputs_embeds"] if tokens is None else tokens).to(device)
         start = 0 if past is None else int(past.get_seq_length())
@@ -148,9 +149,10 @@ class Watch:
         real = real_columns(given.get("attention_mask"), shape, device)
         if start == 0:
             return Pass(real, start, Prompts(tokens, real), shape[1], (tokens,))
-        prompts, read = self._seen.get(past, (None, None))
-        if prompts is None or len(read) != len(tokens) or read.shape[1] < start:
+        seen = None if past is None else self._seen.get(past)
+        if seen is None or len(seen[1]) != len(tokens) or seen[1].shape[1] < start:
             return Pass(real, start, None, 0, None)
+        prompts, read = seen
         return Pass(real, start, prompts, 0, (read[:, :start], tokens))  # a cache may be cut short
 
 
@@ -179,3 +181,16 @@ def _cache_of(given: Mapping[str, Any], output: Any) -> Cache | None:
         return past
     parts = output.to_tuple() if isinstance(output, ModelOutput) else output
     return next((part for part in parts if isinstance(part, Cache)), None)
+
+
+def check_unwatched(network: PreTrainedModel) -> None:
+    """Refuse to measure inside an open block: the network would be steered twice.
+
+    Raises:
+        SettingError: a block of `applied` is open on the network.
+    """
+    if _WATCH in vars(network):
+        raise SettingError(
+            "applied: this network is steered by an open `with applied(...)` block, so it cannot "
+            "be measured as it is; leave the block first."
+        )

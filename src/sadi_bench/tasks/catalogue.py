@@ -1,7 +1,6 @@
 """Take the rows and the recipe of any multiple-choice task of lm-eval, by its name."""
 
 import difflib
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,11 @@ _DEMONSTRATION_FIELDS = ("doc_to_text", "doc_to_choice", "doc_to_target", "gen_p
                          "target_delimiter", "fewshot_delimiter")  # fmt: skip
 
 
-def harness_rows(spec: TaskSpec) -> tuple[Rows, dict[str, Any]]:
+def harness_rows(
+    spec: TaskSpec, catalogue: "Catalogue | None" = None
+) -> tuple[Rows, dict[str, Any]]:
     """Return the rows of lm-eval's task `spec.name`, and its config without its data."""
-    task = _load(spec)
+    task = _load(spec, catalogue or Catalogue())
     _check_supported(spec, task)
     config = task.config.to_dict(keep_callable=True)
     demonstrations = config.pop("fewshot_config", None) or {}
@@ -38,12 +39,20 @@ def harness_rows(spec: TaskSpec) -> tuple[Rows, dict[str, Any]]:
     return _rows(spec, task), config
 
 
-@cache
-def _manager(include_path: str | None) -> TaskManager:
-    return TaskManager(include_path=include_path)  # reads some thousand YAMLs: once
+class Catalogue:
+    """Keep lm-eval's index of tasks, which reads some thousand YAMLs, for a folder of one's own."""
+
+    def __init__(self) -> None:
+        self._managers: dict[str | None, TaskManager] = {}
+
+    def manager(self, include_path: str | None) -> TaskManager:
+        """Return the index with a folder's tasks in it."""
+        if include_path not in self._managers:
+            self._managers[include_path] = TaskManager(include_path=include_path)
+        return self._managers[include_path]
 
 
-def _load(spec: TaskSpec) -> ConfigurableTask:
+def _load(spec: TaskSpec, catalogue: Catalogue) -> ConfigurableTask:
     if not spec.name:
         raise SettingError(
             "task.name: which task of lm-eval? Say it, for instance task.name=arc_easy."
@@ -51,7 +60,7 @@ def _load(spec: TaskSpec) -> ConfigurableTask:
     if spec.include_path and not Path(spec.include_path).is_dir():
         raise SettingError(f"task.include_path={spec.include_path}: no such folder.")
     with quiet_libraries():
-        manager = _manager(spec.include_path)
+        manager = catalogue.manager(spec.include_path)
         if spec.name not in manager.all_tasks:
             raise _unknown(spec.name, manager.all_subtasks)
         if spec.name not in manager.all_subtasks:

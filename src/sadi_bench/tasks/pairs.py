@@ -48,9 +48,10 @@ def contrastive_pairs(
 def pairs_from_texts(
     texts: Sequence[tuple[str, str, str]], *, delimiter: str = " "
 ) -> list[ContrastivePair]:
-    """Make pairs of (prompt, positive, negative) texts; `delimiter` opens every answer.
+    """Make pairs of (prompt, positive, negative) texts.
 
-    A blank negative is the empty text: nothing after the prompt.
+    `delimiter` stands between a prompt and its answer, unless white space does already. A blank
+    negative is the empty text: nothing after the prompt.
 
     Raises:
         SettingError: no pairs, a blank prompt or positive, or two sides that are the same.
@@ -64,8 +65,11 @@ def pairs_from_texts(
             raise SettingError(f"pairs[{index}]: the {blank[0]} is blank; give it a text.")
         if positive == negative:
             raise SettingError(f"pairs[{index}]: positive and negative are both {positive!r}.")
-        wrong = delimiter + negative if negative.strip() else ""
-        found.append(ContrastivePair(prompt, delimiter + positive, wrong, index))
+        right, wrong = (
+            answer if prompt[-1:].isspace() or answer[:1].isspace() else delimiter + answer
+            for answer in (positive, negative)
+        )
+        found.append(ContrastivePair(prompt, right, wrong if negative.strip() else "", index))
     return found
 
 

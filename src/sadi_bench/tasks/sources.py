@@ -15,10 +15,6 @@ from sadi_bench.tasks.located import LocatedRow, Rows
 from sadi_bench.tasks.metrics import metric_of
 from sadi_bench.tasks.recipe import columns_read
 from sadi_bench.tasks.spec import FileSource, HubSource, PackageSource, PairsFrom, TaskSpec
-from sadi_bench.tasks.subjects import DOMAIN_OF_SUBJECT
-
-# Columns that no source has: name → (the column it is looked up by, the table).
-DERIVED_COLUMNS = {"domain": ("subject", DOMAIN_OF_SUBJECT)}
 
 
 def read_rows(spec: TaskSpec) -> Rows:
@@ -112,9 +108,6 @@ def _with_columns(spec: TaskSpec, origin: str, located: list[LocatedRow]) -> lis
     needed = spec.columns or columns_read(spec, names) + _columns_measured(spec)
     kept = []
     for where, row in renamed:
-        for name, (key, table) in DERIVED_COLUMNS.items():
-            if name in spec.columns and name not in row:
-                row[name] = table.get(row.get(key), "other")
         for name in needed:
             _check_value(origin, where, name, row.get(name))
         kept.append((where, {name: row.get(name) for name in names}))

@@ -1,9 +1,6 @@
 """A task: its prompts, answers and chance level, and three splits that lm-eval can score."""
 
 import copy
-import hashlib
-import json
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,22 +10,27 @@ import pyarrow
 from lm_eval.api.task import ConfigurableTask
 
 from sadi_bench.errors import SettingError, unknown_name
-from sadi_bench.tasks.catalogue import harness_rows
+from sadi_bench.tasks.catalogue import Catalogue, harness_rows
 from sadi_bench.tasks.checks import check_fewshot, check_sides, check_spec
 from sadi_bench.tasks.labels import target_rule
 from sadi_bench.tasks.located import Rows
-from sadi_bench.tasks.metrics import TRUE_ANSWERS, metric_of
+from sadi_bench.tasks.metrics import metric_of
 from sadi_bench.tasks.quiet import quiet_libraries
 from sadi_bench.tasks.recipe import Doc, Recipe
 from sadi_bench.tasks.sources import read_rows
 from sadi_bench.tasks.spec import (
     AS_THE_PAPER,
     PROTOCOLS,
-    Negative,
     OutputType,
     PairsFrom,
     TaskSpec,
     TrailingNewline,
+)
+from sadi_bench.tasks.split_facts import (
+    chance_of,
+    common_answers,
+    fingerprint_of,
+    frequent_answer,
 )
 from sadi_bench.tasks.splits import Splits, carve, draw_splits
 
@@ -82,20 +84,26 @@ class Task:
         `doc_id`: row number in its pool. `gold_index`. `doc_group`: what task.split_group says,
         the same for documents that share a premise, a passage or a twin.
         """
+        return self.of(split).test_docs()
+
+    def of(self, split: str) -> ConfigurableTask:
+        """Return the lm-eval task of a split; KeyError where there is none."""
         task = {"identify": self.identify, "select": self.select, "test": self.test}.get(split)
         if task is None:
             raise KeyError(f"{self.name} has no {split} split")
-        return task.test_docs()
+        return task
 
 
-def load_task(spec: TaskSpec, *, protocol: str, seed: int) -> Task:
+def load_task(
+    spec: TaskSpec, *, protocol: str, seed: int, catalogue: Catalogue | None = None
+) -> Task:
     """Read a task's rows, draw its splits, and build one lm-eval task for each."""
     if protocol not in PROTOCOLS:
         raise unknown_name("protocol", protocol, PROTOCOLS)
     check_spec(spec)
     if spec.pairs_from == PairsFrom.english:
         spec = replace(spec, paper_pairs=spec.english_pairs)
-    rows, config = harness_rows(spec) if spec.harness else (read_rows(spec), _config(spec))
+    rows, config = harness_rows(spec, catalogue) if spec.harness else _own_rows(spec)
     recipe = Recipe(
         spec.name,
         config["doc_to_text"],
@@ -110,21 +118,25 @@ def load_task(spec: TaskSpec, *, protocol: str, seed: int) -> Task:
     check_fewshot(spec, splits)
     if protocol in AS_THE_PAPER and spec.paper_identifies_on_test:
         rows.notes.clear()  # they are about rows that are not used
-    notes = [*rows.notes, *notes, *splits.notes, *_frequent_answer(spec, splits.test)]
+    notes += [*splits.notes, *frequent_answer(spec, splits.test)]
     build = _builder(spec, config, splits, protocol=protocol, seed=seed)
     return Task(
         name=spec.name,
         spec=spec,
-        chance=None if recipe.generates else spec.chance or _chance(spec, splits.test),
-        answers=None if recipe.generates else _common_answers(splits),
+        chance=None if recipe.generates else spec.chance or chance_of(spec, splits.test),
+        answers=None if recipe.generates else common_answers(splits),
         identify=build("identify"),
         select=None if splits.select is None else build("select"),
         test=build("test"),
-        notes=tuple(notes),
-        fingerprint=_fingerprint(spec, config, splits),
+        notes=(*rows.notes, *notes),
+        fingerprint=fingerprint_of(spec, config, splits),
         protocol=protocol,
         seed=seed,
     )
+
+
+def _own_rows(spec: TaskSpec) -> tuple[Rows, dict[str, Any]]:
+    return read_rows(spec), _config(spec)
 
 
 def _config(spec: TaskSpec) -> dict[str, Any]:
@@ -154,31 +166,6 @@ def _pools(
     if rows.carve and not (protocol in AS_THE_PAPER and spec.paper_identifies_on_test):
         return carve(spec, recipe.render(rows.identify, first_id=len(rows.test)), test)
     return recipe.render(rows.identify), test, []
-
-
-def _common_answers(splits: Splits) -> tuple[str, ...] | None:
-    found = {doc.choices for doc in (*(splits.select or ()), *splits.test)}
-    return found.pop() if len(found) == 1 else None
-
-
-def _chance(spec: TaskSpec, test: list[Doc]) -> float:
-    """Average a uniform guess; of several true answers only the best takes part."""
-    others = [doc.row[TRUE_ANSWERS] - 1 if spec.negative == Negative.untrue else 0 for doc in test]
-    chances = [1 / (len(doc.choices) - n) for doc, n in zip(test, others, strict=True)]
-    return sum(chances) / len(chances)
-
-
-def _frequent_answer(spec: TaskSpec, test: list[Doc]) -> list[str]:
-    """Say so where always giving one answer beats guessing by far."""
-    if spec.output_type == OutputType.generate_until or spec.negative == Negative.untrue:
-        return []  # the first is right always, and no model knows that it stands first
-    if len({doc.choices for doc in test}) > 1:
-        return []
-    gold, count = Counter(doc.gold for doc in test).most_common(1)[0]
-    choices = test[0].choices
-    if count / len(test) < 1 / len(choices) + 0.05:
-        return []
-    return [f"always answering {choices[gold]} is right on {count / len(test):.1%} of test rows"]
 
 
 def _builder(
@@ -240,15 +227,3 @@ def _table(spec: TaskSpec, docs: list[Doc]) -> datasets.Dataset:
             f"task={spec.name}: a column has values of several types ({error}); list the columns "
             "that the task needs in task.columns."
         ) from error
-
-
-def _fingerprint(spec: TaskSpec, config: dict[str, Any], splits: Splits) -> str:
-    """Hash what was rendered rather than the templates: a function has no text to hash."""
-    around = [str(config.get(field)) for field in ("description", "gen_prefix")]
-    delimiters = [str(config.get(f)) for f in ("target_delimiter", "fewshot_delimiter")]
-    digest = hashlib.sha256(json.dumps([spec.name, spec.fewshot, around, delimiters]).encode())
-    for name in ("identify", "select", "test"):
-        for doc in getattr(splits, name) or ():
-            parts = [name, doc.doc_id, doc.prompt, doc.choices, doc.gold, doc.row]
-            digest.update(json.dumps(parts, sort_keys=True, default=str).encode())
-    return digest.hexdigest()

@@ -6,7 +6,7 @@ as printed. Numbers that contradict each other or the paper's own test sizes car
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from importlib import resources
 
 import pandas as pd
@@ -31,16 +31,14 @@ class PaperValue:
     note: str
 
 
-@cache
 def paper_tables() -> pd.DataFrame:
     """Return columns table, model, method, task, metric, shots, value (percent), note."""
-    return _read("tables.csv")
+    return _TABLES
 
 
-@cache
 def paper_figures() -> pd.DataFrame:
     """Return columns figure, model, method, task, x_name, x, top_k, value (percent), note."""
-    return _read("figures.csv")
+    return _FIGURES
 
 
 def paper_value(
@@ -96,3 +94,6 @@ def paper_metric(metrics: Iterable[str]) -> str:
 def _read(name: str) -> pd.DataFrame:
     with resources.files(__name__).joinpath(name).open(encoding="utf-8") as file:
         return pd.read_csv(file, keep_default_na=False, na_values={"top_k": [""]})
+
+
+_TABLES, _FIGURES = _read("tables.csv"), _read("figures.csv")

@@ -1,9 +1,10 @@
 """What a run of MMLU measured in each of the four domains, as its report has it for all rows."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+
+import pandas as pd
 
 from sadi_bench.results.judged import judged_report
-from sadi_bench.results.reading import Run
 
 DOMAINS = {
     "mmlu_humanities": "humanities",
@@ -39,7 +40,11 @@ DOMAIN_OF_SUBJECT = {
 }
 
 
-def domain_scores(run: Run) -> dict[str, dict[str, dict[str, dict[str, object]]]]:
+def domain_scores(
+    docs: Iterable[Mapping[str, object]],
+    grid: pd.DataFrame,
+    protocols: Mapping[str, Mapping[str, object]],
+) -> dict[str, dict[str, dict[str, dict[str, object]]]]:
     """Return domain → row → metric → value, interval, and its difference from unsteered.
 
     Empty where the documents have no subject. A row with numbers that are not finite, or of several
@@ -47,17 +52,15 @@ def domain_scores(run: Run) -> dict[str, dict[str, dict[str, dict[str, object]]]
     """
     domain_of = {
         doc["doc_id"]: domain
-        for doc in run.docs
+        for doc in docs
         if doc["split"] == "test" and (domain := _domain(doc)) is not None
     }
     if not domain_of:
         return {}
-    report = run.result["sadi_bench"]["protocols"]
-    rows = {row: report[row] for row in ("unsteered", "heldout", "oracle") if report.get(row)}
+    rows = {r: protocols[r] for r in ("unsteered", "heldout", "oracle") if protocols.get(r)}
     cells = {row: found["cell"] for row, found in rows.items()
              if found["cell"] is not None and not found["n_nonfinite"]}  # fmt: skip
-    grid = run.grid[run.grid["cell"].isin([0, *cells.values()])]
-    test = grid[grid["split"] == "test"]
+    test = grid[(grid["split"] == "test") & grid["cell"].isin([0, *cells.values()])]
     by_domain = test.groupby(test["doc_id"].map(domain_of))
     return {str(domain): judged_report(part, METRICS, cells) for domain, part in by_domain}
 

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sadi_bench.results.paper import our_metric, paper_figures
+from sadi_bench.results.paper.figure_files import Drawn
 from sadi_bench.results.paper.figure_numbers import PAIRS_METHODS, pairs_curve, strength_curves
 from sadi_bench.results.paper.reproduction import reproduced
 from sadi_bench.results.paper.table_runs import Result
@@ -20,25 +21,25 @@ TABLES = {"copa": 1, "storycloze": 1, "sst2": 1, "triviaqa": 3}
 """Figure 2's tasks → a table that their runs fill a row of, too."""
 
 
-def strengths(model: str, results: Mapping[str, Result], runs_dir: Path) -> Figure | None:
+def strengths(model: str, results: Mapping[str, Result], runs_dir: Path) -> Drawn | None:
     """Draw Figure 2: a panel a task, above ours and below the paper's."""
     found = {}
     for task, table in TABLES.items():
         rows = reproduced(table, model, results)
         rows = rows[(rows["task"] == task) & (rows["method"] == "sadi-head") & (rows["runs"] != "")]
         if len(rows):
-            found[task] = runs_dir / rows.iloc[0]["runs"].split()[0]
+            found[task] = rows.iloc[0]["runs"].split()[0]
     if not found:
         return None
     figure = Figure(figsize=(3.2 * len(found) + 1.2, 5.4), layout="constrained")
     axes = figure.subplots(2, len(found), squeeze=False)
     for column, (task, run) in enumerate(found.items()):
-        _strengths_of_a_task(tuple(axes[:, column]), task, model, run)
+        _strengths_of_a_task(tuple(axes[:, column]), task, model, runs_dir / run)
     for axis in axes[:, 0]:
         axis.set_ylabel("the paper's exact match, %")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right upper", frameon=False)
-    return figure
+    return Drawn(figure, tuple(found.values()))
 
 
 def _strengths_of_a_task(axes: Sequence[Axes], task: str, model: str, run: Path) -> None:
@@ -62,7 +63,7 @@ def _strengths_of_a_task(axes: Sequence[Axes], task: str, model: str, run: Path)
     axes[0].axhline(100 * unsteered.mean(), **UNSTEERED_LINE)
 
 
-def pairs(model: str, results: Mapping[str, Result], _runs_dir: Path) -> Figure | None:
+def pairs(model: str, results: Mapping[str, Result], _runs_dir: Path) -> Drawn | None:
     """Draw Figure 4, COPA over the number of pairs: ours held out, and the paper's."""
     ours = pairs_curve(model, results)
     if ours.empty or ours["pairs"].nunique() < 2:
@@ -89,7 +90,7 @@ def pairs(model: str, results: Mapping[str, Result], _runs_dir: Path) -> Figure 
         axis.set(xlabel="contrastive pairs", xlim=(0, 1000), ylim=(-3, 103))
         axis.title.set_fontsize(9)
         axis.legend(frameon=False, fontsize=8)
-    return figure
+    return Drawn(figure, tuple(ours["run"]))
 
 
 def _with_interval(axis: Axes, rows: pd.DataFrame, label: str, look: dict) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from sadi_bench.results.paper.figure_files import Drawn
 from sadi_bench.results.paper.figure_numbers import layer_counts, overlaps
 from sadi_bench.results.paper.reproduction import reproduced
 from sadi_bench.results.paper.table_runs import Result
@@ -17,17 +18,17 @@ SITES = {"head": "heads", "neuron": "neurons", "hidden": "hidden coordinates"}
 OVERLAP_TOP = {"head": 10, "neuron": 100, "hidden": 10}
 
 
-def layers_of_one_task(model: str, results: Mapping[str, Result], runs_dir: Path) -> Figure | None:
+def layers_of_one_task(model: str, results: Mapping[str, Result], runs_dir: Path) -> Drawn | None:
     """Draw Figure 3, how StoryCloze's best elements lie over the layers: a panel a site."""
     return _layers(model, _element_runs(model, results, runs_dir, [LAYERS_TASK]))
 
 
-def layers_of_all_tasks(model: str, results: Mapping[str, Result], runs_dir: Path) -> Figure | None:
+def layers_of_all_tasks(model: str, results: Mapping[str, Result], runs_dir: Path) -> Drawn | None:
     """Draw Figures 6 and 7, the same with a row a task."""
     return _layers(model, _element_runs(model, results, runs_dir))
 
 
-def _layers(model: str, found: Mapping[str, Mapping[str, Run]]) -> Figure | None:
+def _layers(model: str, found: Mapping[str, Mapping[str, Run]]) -> Drawn | None:
     tasks = list(dict.fromkeys(task for by_task in found.values() for task in by_task))
     if not tasks:
         return None
@@ -47,10 +48,10 @@ def _layers(model: str, found: Mapping[str, Mapping[str, Run]]) -> Figure | None
     for axis, task in zip(axes[:, 0], tasks, strict=True):
         axis.set_ylabel(task, fontsize=9)
     figure.suptitle(f"{model}: elements in each layer, by task", fontsize=10)
-    return figure
+    return _drawn(figure, found)
 
 
-def overlap(model: str, results: Mapping[str, Result], runs_dir: Path) -> Figure | None:
+def overlap(model: str, results: Mapping[str, Result], runs_dir: Path) -> Drawn | None:
     """Draw Figure 5, how many of their best elements two tasks share: a matrix a site."""
     found = _element_runs(model, results, runs_dir)
     shown = {site: by_task for site, by_task in found.items() if len(by_task) > 1}
@@ -71,7 +72,12 @@ def overlap(model: str, results: Mapping[str, Result], runs_dir: Path) -> Figure
         axis.set_yticks(range(len(matrix)), matrix.index, fontsize=8)
         axis.set_title(f"{SITES[site]}, top {top}", fontsize=9)
     figure.suptitle(f"{model}: elements that two tasks share", fontsize=10)
-    return figure
+    return _drawn(figure, found)
+
+
+def _drawn(figure: Figure, found: Mapping[str, Mapping[str, Run]]) -> Drawn:
+    runs = [run.path.name for by_task in found.values() for run in by_task.values()]
+    return Drawn(figure, tuple(runs))
 
 
 def _element_runs(

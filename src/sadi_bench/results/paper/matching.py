@@ -1,7 +1,6 @@
 """Say which of the paper's numbers may stand beside a run: those whose settings the run has."""
 
 from collections.abc import Mapping
-from functools import cache
 from importlib import resources
 from pathlib import PurePath
 from typing import Any
@@ -31,7 +30,7 @@ def paper_names(config: Settings) -> dict[str, str | None]:
 
 
 def _names(config: Settings) -> dict[str, str | None]:
-    task = published()["tasks"].get(config["task"]["name"])
+    task = PUBLISHED["tasks"].get(config["task"]["name"])
     if task is None or not (_same_task(config["task"], task) and _same_model(config["model"])):
         return {}
     names: dict[str, str | None] = {"task": config["task"]["name"]}
@@ -41,9 +40,8 @@ def _names(config: Settings) -> dict[str, str | None]:
     return names
 
 
-@cache
-def published() -> Settings:
-    """Return published.yaml, with every task's settings in full."""
+def _published() -> Settings:
+    """Read published.yaml, with every task's settings in full."""
     with resources.files(__package__).joinpath("published.yaml").open(encoding="utf-8") as file:
         found = yaml.safe_load(file)
     default = found["every_task"]
@@ -53,15 +51,20 @@ def published() -> Settings:
     return found
 
 
+PUBLISHED = _published()
+"""published.yaml, with every task's settings in full."""
+
+
 def _same_task(task: Settings, theirs: Settings) -> bool:
-    asked = {key: task[key] for key in theirs["settings"]}
+    settings = {"label_map": {}, **task}  # older runs do not name it
+    asked = {key: settings[key] for key in theirs["settings"]}
     own = not task["harness"] and asked == theirs["settings"]
     return own and task["fewshot"] in theirs["fewshot"]
 
 
 def _same_model(model: Settings) -> bool:
     """Let a model that the paper lacks stand in its rows; one of its own must be what it names."""
-    repository = published()["models"].get(MODELS.get(model["name"], model["name"]))
+    repository = PUBLISHED["models"].get(MODELS.get(model["name"], model["name"]))
     if model["chat_template"] or repository is None:
         return not model["chat_template"]
     own = (model["tokenizer"], model["revision"], model["package"]) == (None, "main", None)
@@ -77,7 +80,7 @@ def _is_of(pretrained: str, repository: str) -> bool:
 
 def _method_name(method: Settings) -> str | None:
     """Name a method as released; what its settings leave out has its default, which is so."""
-    switches = published()["methods"].get(method["kind"])
+    switches = PUBLISHED["methods"].get(method["kind"])
     if switches is None or any(_switch(method, key, own) != own for key, own in switches.items()):
         return None
     return _sadi_name(method) if method["kind"] == "sadi" else method["kind"]
@@ -91,13 +94,13 @@ def _switch(method: Settings, key: str, default: object) -> object:
 
 def _sadi_name(method: Settings) -> str | None:
     """Name SADI or its ablation; None off the released grid."""
-    kinds = {tuple(switches): kind for *switches, kind in published()["ablations"]}
+    kinds = {tuple(switches): kind for *switches, kind in PUBLISHED["ablations"]}
     kind = kinds.get((method.get("elements", "top"), method.get("vector", "adaptive")))
     site = method.get("site", "head")
     strengths = _listed(method.get("strength", []))
     if method.get("delta") is not None:
         strengths = [delta + 1 for delta in _listed(method["delta"])]
-    grid = published()["grids"][site]
+    grid = PUBLISHED["grids"][site]
     on_grid = {*_listed(method.get("top_k", []))} <= {*grid["top_k"]}
     on_grid = on_grid and {*strengths} <= {*grid["strength"]}
     return f"{kind}-{site}" if kind and on_grid else None
@@ -107,7 +110,7 @@ def _row(method: str | None, finetune: Settings | None) -> str | None:
     """Name a method's row on a model that was fine-tuned, or was not: `sft+sadi-head`."""
     if method is None or finetune is None or finetune["kind"] == "none":
         return method
-    stated = published()["finetune"]
+    stated = PUBLISHED["finetune"]
     if {key: finetune[key] for key in stated} != stated:
         return None
     return "sft" if method == "none" else f"sft+{method}"

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from sadi_bench.disk import write_atomically
 from sadi_bench.errors import SettingError
-from sadi_bench.results.run_dir import write_atomically, write_errors
+from sadi_bench.results.run_dir import write_errors
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,14 @@ def put_tables(tables: Sequence[TableFile], to: Path) -> list[str]:
     """
     kept = {table.stem: reason for table in tables if (reason := _reason_to_keep(table, to))}
     if tables and len(kept) == len(tables):
-        others = f" So are {len(kept) - 1} other tables." if len(kept) > 1 else ""
-        raise SettingError(next(iter(kept.values())) + others)
+        raise all_kept(list(kept.values()))
     return [kept.get(table.stem) or _put(table, to) for table in tables]
+
+
+def all_kept(reasons: Sequence[str]) -> SettingError:
+    """Build the error for files of which none may be replaced."""
+    others = f" (So are {len(reasons) - 1} other files.)" if len(reasons) > 1 else ""
+    return SettingError(reasons[0] + others)
 
 
 def _put(table: TableFile, to: Path) -> str:

@@ -1,45 +1,46 @@
 """Draw Figures 2 to 7 of the paper from the finished runs of a folder."""
 
-import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sadi_bench.errors import SettingError
 from sadi_bench.results.paper.table_runs import finished_runs, of_model, result_at
-from sadi_bench.results.run_dir import write_atomically, write_errors
+
+if TYPE_CHECKING:
+    from sadi_bench.results.paper.figure_files import Drawn
 
 FOLDER = "figures"
 """Where figures go beside the runs, unless another place is asked for."""
 
 
 def write_figures(runs_dir: Path, to: Path | None = None, model: str | None = None) -> list[str]:
-    """Draw every figure that the finished runs of a folder have numbers for; return the files.
+    """Draw every figure that the finished runs of a folder have numbers for; return a line each.
 
-    `to` is `runs_dir/figures` where it is not given, `model` every model that has runs.
+    `to` is `runs_dir/figures` where it is not given, `model` every model that has runs. What
+    `put_figures` keeps is said.
 
     Raises:
-        SettingError: matplotlib is not installed; there are no runs, none of the model, or none
-            that a figure shows.
+        SettingError: matplotlib is not installed; there are no runs, none of the model, none that a
+            figure shows, or no figure may be replaced.
     """
     drawings = _drawings()
     results = {path.name: result_at(path) for path in finished_runs(runs_dir)}
-    to, files = to or runs_dir / FOLDER, {}
+    drawn: dict[str, tuple[Drawn, int]] = {}
     for name in of_model(results, model):
         theirs = {run: result for run, result in results.items() if result["model"] == name}
         for figure, draw in drawings.items():
-            if drawn := draw(name, theirs, runs_dir):
-                image = io.BytesIO()
-                drawn.savefig(image, format="png", dpi=150)
-                files[to / f"{figure}-{name.replace('/', '-')}.png"] = image.getvalue()
-    if not files:
+            if found := draw(name, theirs, runs_dir):
+                n_documents = sum(results[run]["counts"]["test"] for run in found.runs)
+                drawn[f"{figure}-{name.replace('/', '-')}.png"] = found, n_documents
+    if not drawn:
         raise SettingError(
             f"runs_dir={runs_dir}: no figure of the paper shows its {len(results)} runs; "
             "`sadi-bench experiment=figure2` makes a figure's, chosen by the paper's metric."
         )
-    with write_errors(next(iter(files)), setting="to"):
-        to.mkdir(parents=True, exist_ok=True)
-        write_atomically(files)
-    return [str(file) for file in files]
+    from sadi_bench.results.paper.figure_files import put_figures  # it imports matplotlib
+
+    return put_figures(drawn, to or runs_dir / FOLDER)
 
 
 def _drawings() -> dict[str, Callable]:

@@ -78,7 +78,8 @@ def _facts(path: Path) -> dict[str, object]:
     """Read what the tables need of a run; its grid only where the paper prints groups (MMLU)."""
     ours = result_at(path)
     if ours["paper"]["task"] == "mmlu":
-        ours["domains"] = domain_scores(load_run(path))
+        run = load_run(path)
+        ours["domains"] = domain_scores(run.docs, run.grid, ours["protocols"])
     return ours
 
 

@@ -32,7 +32,7 @@ def method_class(kind: str) -> type[Method]:
     return checked(kind, loaded(added[kind]))
 
 
-def checked(kind: str, method: object) -> type[Method]:
+def checked(kind: str, method: Any) -> type[Method]:
     """Return a method's class if it keeps the contract; say what is missing if not."""
     fault = None
     if not (isinstance(method, type) and issubclass(method, Method)):
@@ -48,7 +48,7 @@ def checked(kind: str, method: object) -> type[Method]:
     return method
 
 
-def _is_intervention(kind: object) -> bool:
+def _is_intervention(kind: Any) -> bool:
     return (
         isinstance(kind, type) and issubclass(kind, Intervention) and dataclasses.is_dataclass(kind)
     )

@@ -83,15 +83,16 @@ class Caa(Method):
 
     def grid(self, num_layers: int) -> tuple[Cell, ...]:
         """Lay out cell 0 and the product of layer and multiplier, layer outermost."""
-        layers = range(num_layers)
+        layers = list(range(num_layers))
         if self.layer is not None:
-            layers = numbers("layer", self.layer, WHOLE)
-            for layer in layers:
+            typed = numbers("layer", self.layer, WHOLE)
+            for layer in typed:
                 if layer < 0 or layer != int(layer):
                     raise SettingError(f"method.layer={layer}: choose {WHOLE}.")
+            layers = [int(layer) for layer in typed]
         return cells_of(
             lambda point: distance_of(point["multiplier"]),
-            layer=[int(layer) for layer in layers],
+            layer=layers,
             multiplier=numbers("multiplier", self.multiplier),
         )
 
