@@ -1,16 +1,14 @@
 """Keep what was read off a model's activations, for the next method and the next run."""
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
-from sadi_bench.disk import cache_folder
+from sadi_bench.disk import cache_folder, write_atomically
 from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.provenance import library_versions, source_digest
 
@@ -45,9 +43,7 @@ def keep_tensors(key: str, tensors: Mapping[str, Tensor]) -> None:
     path = _path(key)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as aside:
-            save_file(dict(tensors), made := Path(aside) / path.name)
-            os.replace(made, path)
+        write_atomically({path: save(dict(tensors))})
     except (OSError, SafetensorError):
         return
 

@@ -6,8 +6,6 @@ were not fitted to, and stands beside every number that they give.
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -22,7 +20,7 @@ from sklearn.model_selection import GroupKFold, StratifiedKFold
 from sklearn.pipeline import Pipeline, make_pipeline, make_union
 from tqdm import tqdm
 
-from sadi_bench.disk import cache_folder
+from sadi_bench.disk import cache_folder, write_atomically
 from sadi_bench.errors import SettingError
 from sadi_bench.scoring.judges.base import Generation, decided
 
@@ -112,9 +110,7 @@ def measured(rows: Sequence[LabelledText], name: str) -> Auc:
         auc = _cross_validated(rows, name)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as aside:
-            (made := Path(aside) / path.name).write_text(json.dumps(asdict(auc)))
-            os.replace(made, path)
+        write_atomically({path: json.dumps(asdict(auc)).encode()})
     except OSError:
         pass  # a cache that cannot be written is no error
     return auc
