@@ -14,9 +14,10 @@ from huggingface_hub.repocard_data import eval_results_to_model_index, model_ind
 from lm_eval.utils import make_table
 
 from sadi_bench.errors import SettingError
+from sadi_bench.models import finetune
 from sadi_bench.models.tiny_random import tiny_random
 from sadi_bench.results.exporting import NAMES, export_run
-from sadi_bench.results.exporting.exported import read_exported
+from sadi_bench.results.exporting.exported import Exported, read_exported
 from sadi_bench.results.exporting.model_card import card_data, model_card
 from sadi_bench.results.formatting import score, score_interval
 from sadi_bench.results.reading import load_run
@@ -107,19 +108,21 @@ def test_the_cards_code_runs_where_the_card_is(folder, monkeypatch, capsys):
     assert capsys.readouterr().out.startswith("[")
 
 
-def test_a_base_model_is_named_where_it_has_a_name_on_the_hub(run, place):
+def test_a_base_model_is_named_where_it_has_a_name_on_the_hub(run):
     exported = read_exported(run)
     assert card_data(exported).base_model is None
 
-    def named(name: str):
-        model = {**exported.config["model"], "pretrained": name}
-        return replace(exported, config={**exported.config, "model": model})
+    def named(name: str, revision: str = "") -> Exported:
+        origin = exported.steering.origin
+        origin = replace(origin, model={**origin.model, "revision": revision})
+        config = {**exported.config, "model": {**exported.config["model"], "pretrained": name}}
+        return replace(exported, config=config, steering=replace(exported.steering, origin=origin))
 
-    assert card_data(named("meta-llama/Llama-2-7b-hf")).base_model == "meta-llama/Llama-2-7b-hf"
-    assert 'load_model("meta-llama/Llama-2-7b-hf"' in model_card(
-        named("meta-llama/Llama-2-7b-hf"), with_vector=False
-    )
-    assert card_data(named(str(place))).base_model is None
+    llama = named("meta-llama/Llama-2-7b-hf", "01c7f73d")
+    assert card_data(llama).base_model == "meta-llama/Llama-2-7b-hf"
+    load = 'load_model("meta-llama/Llama-2-7b-hf", dtype="float32", revision="01c7f73d")'
+    assert load in model_card(llama, with_vector=False)
+    assert card_data(named("models/mine")).base_model is None  # a folder that is gone
 
 
 def test_lm_evals_files_hold_a_row_each_and_say_whether_it_was_steered(run, folder):
@@ -185,14 +188,19 @@ def test_a_new_export_leaves_foreign_files_and_takes_away_the_old_vector(added, 
 
 def test_what_was_not_exported_is_never_overwritten(run, tmp_path):
     (tmp_path / "README.md").write_text("# A project of mine\n")
-    for place in (tmp_path, run):
-        before = {file: file.read_bytes() for file in place.iterdir()}
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "README.md").write_text("---\na: [\n---\n")
+    for place in (tmp_path / "broken", tmp_path, run):
+        before = {file: file.read_bytes() for file in place.iterdir() if file.is_file()}
         with pytest.raises(SettingError, match="was not exported by this command"):
             export_run(run, str(place))
-        assert before == {file: file.read_bytes() for file in place.iterdir()}
+        assert before == {file: file.read_bytes() for file in before}
+        assert {*place.iterdir()} - {tmp_path / "broken"} == {*before}
     (tmp_path / "file").write_text("")
     with pytest.raises(SettingError, match=r"cannot be written: .*set to="):
         export_run(run, str(tmp_path / "file" / "below"))
+    with pytest.raises(SettingError, match="to=: name a folder"):
+        export_run(run, "")
 
 
 @pytest.mark.parametrize(
@@ -213,12 +221,21 @@ def test_a_run_without_a_held_out_cell_is_refused_with_a_remedy(place, tmp_path,
     assert not (tmp_path / "to").exists()
 
 
-def test_no_path_of_this_machine_is_exported(place):
+@pytest.mark.parametrize(
+    ("typed", "load"),
+    [
+        (("model=custom", "model.pretrained=secret/mine"), '"FOLDER", dtype='),
+        (("method=inferaligner", "method.guide=secret/mine", "method.top_k=2"), '"tiny-random", '),
+        (("finetune=sft", "model=custom", "model.pretrained=secret/mine"), '"FOLDER OF THE FINE-'),
+    ],
+)
+def test_no_path_of_this_machine_is_exported(place, tmp_path, monkeypatch, typed, load):
+    monkeypatch.setattr(finetune, "cache_folder", lambda: place / "secret" / "cache")
     network, tokenizer = tiny_random(1)
     network.save_pretrained(place / "secret" / "mine")
     tokenizer.save_pretrained(place / "secret" / "mine")
-    path = small_run(place, "model=custom", f"model.pretrained={place / 'secret' / 'mine'}").path
-    export_run(path, str(place / "public"))
-    assert not [f for f in (place / "public").iterdir() if b"secret" in f.read_bytes()]
-    assert 'load_model("FOLDER", dtype=' in (place / "public" / "README.md").read_text()
-    assert Intervention.load(place / "public").origin.model["source"] == "mine"
+    typed = [word.replace("secret", str(place / "secret")) for word in typed]
+    export_run(small_run(place, *typed).path, str(tmp_path / "to"))
+    assert not [file for file in (tmp_path / "to").iterdir() if b"secret" in file.read_bytes()]
+    assert f"load_model({load}" in (tmp_path / "to" / "README.md").read_text()
+    assert Intervention.load(tmp_path / "to").origin.model["source"] in ("mine", "tiny-random")

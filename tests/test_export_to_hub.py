@@ -3,7 +3,6 @@
 import pytest
 
 from hub_server import hub_on_this_machine
-from sadi_bench.downloads.hub import hub_answers
 from sadi_bench.errors import SettingError
 from sadi_bench.results.exporting import NAMES, export_run
 from terminal import small_run, write_rows
@@ -28,9 +27,7 @@ def hub(monkeypatch):
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
         monkeypatch.setenv("HF_TOKEN", "hf_mine")
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        hub_answers.cache_clear()
         yield hub
-    hub_answers.cache_clear()
 
 
 def test_a_repository_gets_the_files_of_a_folder(hub, runs, tmp_path):
@@ -81,7 +78,5 @@ def test_without_a_token_the_line_says_which_variable_to_set(hub, runs, monkeypa
 
 def test_offline_the_line_says_so(runs, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    hub_answers.cache_clear()
     with pytest.raises(SettingError, match="HF_HUB_OFFLINE is set; export to a folder"):
         export_run(runs[0], "hub:me/steering")
-    hub_answers.cache_clear()

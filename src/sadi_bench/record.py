@@ -1,5 +1,6 @@
 """What a run writes down: result.json in lm-eval's schema, and rows that anyone can recompute."""
 
+import dataclasses
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ import torch
 from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.provenance import commit, environment
 from sadi_bench.results.groups import group_means
+from sadi_bench.results.paper.departures import departures
 from sadi_bench.results.run_dir import RunDir
 from sadi_bench.scoring.entries import entry_of
 from sadi_bench.scoring.scores import Scores
@@ -92,7 +94,7 @@ def _ours(
     found = {
         "task": task.name,
         "model": lm.name,
-        "method": " ".join([config.method["name"], *method.departures()]),
+        "method": " ".join([config.method["name"], *_departures(prepared)]),
         "protocol": config.protocol,
         "fewshot": config.task.fewshot,
         "chance": task.chance,
@@ -113,6 +115,11 @@ def _ours(
             for row, cell in headline_cells(rows).items()
         }
     return found
+
+
+def _departures(prepared: Prepared) -> list[str]:
+    settings = {**prepared.config.method, **dataclasses.asdict(prepared.method)}
+    return [*departures(settings), *(["(control)"] if prepared.method.control else [])]
 
 
 def headline_cells(rows: Mapping[str, Any]) -> dict[str, int]:

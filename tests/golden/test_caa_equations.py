@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from cases import contrasts, requests_for, tiny_lm
+from departing import departing
 from sadi_bench.errors import SettingError
 from sadi_bench.scoring.choices import score_choices
 from sadi_bench.steering.intervention import UNSTEERED
-from sadi_bench.steering.methods import method_of
 from sadi_bench.steering.methods.caa import Caa
 from slow_loop import run_once, score_document
 
@@ -179,7 +179,7 @@ def test_a_layer_beyond_the_last_is_refused_with_the_bound():
 
 def test_departures_from_the_publication_are_named():
     def departures(**settings):
-        return method_of({"kind": "caa", "name": "mine", **settings}).departures()
+        return departing("caa", **settings)
 
     assert departures() == departures(layer=[2], multiplier=[2.0]) == []
     assert departures(reach="last_prompt") == ["reach=last_prompt"]

@@ -8,9 +8,9 @@ import torch
 from scipy.special import erf, expit
 
 from cases import contrasts, requests_for, tiny_lm
+from departing import departing
 from sadi_bench.errors import SettingError
 from sadi_bench.scoring.choices import score_choices
-from sadi_bench.steering.methods import method_of
 from sadi_bench.steering.methods.hpr import Hpr
 from sadi_bench.steering.rotation import Recipe, fit_angles, fit_probes, turn
 from slow_loop import run_once, score_edited
@@ -258,5 +258,5 @@ def test_more_layers_than_there_are_is_refused_with_the_bound():
 
 
 def test_departures_from_the_publication_are_named():
-    method = method_of({"kind": "hpr", "name": "mine", "epochs": 9, "reach": "last_prompt"})
-    assert method.departures() == ["epochs=9", "reach=last_prompt"]
+    found = departing("hpr", epochs=9, reach="last_prompt")
+    assert found == ["epochs=9", "reach=last_prompt"]

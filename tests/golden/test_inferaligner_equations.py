@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from cases import contrasts, in_rows, merging_tokenizer, requests_for, tiny_lm
+from departing import departing
 from sadi_bench.errors import SettingError
 from sadi_bench.models import loading
 from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.models.loading import Models, resolved
 from sadi_bench.models.spec import ModelSpec
 from sadi_bench.scoring.choices import ChoiceRequest, score_choices
-from sadi_bench.steering.methods import method_of
 from sadi_bench.steering.methods.inferaligner import GatedShift, InferAligner
 from slow_loop import run_once, score_edited
 from tiny import build
@@ -289,7 +289,7 @@ def test_a_setting_of_inferaligner_that_makes_no_sense_is_refused(settings, mess
 
 def test_without_a_guide_it_is_called_what_it_is():
     def departures(**settings):
-        return method_of({"kind": "inferaligner", "name": "mine", **settings}).departures()
+        return departing("inferaligner", **settings)
 
     assert departures() == ["guide=itself: gated CAA"]
     assert departures(guide="a/b") == []

@@ -9,9 +9,10 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from cases import contrasts, requests_for, tiny_lm
+from departing import departing
 from sadi_bench.errors import SettingError
 from sadi_bench.scoring.choices import score_choices
-from sadi_bench.steering.methods import iti, method_of
+from sadi_bench.steering.methods import iti
 from sadi_bench.steering.methods.iti import Iti
 from slow_loop import run_once, score_document
 
@@ -224,7 +225,7 @@ def test_the_remedy_for_too_few_pairs_is_one():
 
 def test_departures_from_the_publication_are_named():
     def departures(**settings):
-        return method_of({"kind": "iti", "name": "mine", **settings}).departures()
+        return departing("iti", **settings)
 
     assert departures() == departures(top_k=[3], alpha=[2.0], seed=4) == []
     assert departures(direction="probe") == ["direction=probe"]

@@ -2,6 +2,7 @@
 
 import pytest
 
+from departing import departing
 from sadi_bench.errors import SettingError
 from sadi_bench.steering.methods import method_of
 
@@ -30,8 +31,8 @@ def test_no_steps_leave_the_reach_as_it_is(kind):
 
 
 def test_a_departure_by_steps_is_named_as_one_by_reach():
-    assert method_of(settings("caa", steps="prefill")).departures() == ["reach=last_prompt"]
-    assert method_of(settings("caa", steps="every_step")).departures() == []
+    assert departing("caa", steps="prefill") == ["reach=last_prompt"]
+    assert departing("caa", steps="every_step") == []
 
 
 @pytest.mark.parametrize("steps", ["first", True, 1, "last_prompt"])

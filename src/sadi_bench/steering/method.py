@@ -8,7 +8,7 @@ from typing import ClassVar
 from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.steering.activations import EncodedContrast
 from sadi_bench.steering.intervention import Intervention
-from sadi_bench.steering.method_settings import check_choices, departures
+from sadi_bench.steering.method_settings import check_choices
 
 
 @dataclass(frozen=True)
@@ -16,13 +16,11 @@ class Method(ABC):
     """Hold a method's settings, its dataclass fields; a subclass must write `fit` and no more.
 
     `intervention` is the class of what `fit` returns. `CHOICES` are the fields that are one of a
-    few words. `SWITCHES` are the fields whose departure from the default tables show, for it is no
-    longer the published method. A `control` is no steering, and not ranked.
+    few words. A `control` is no steering, and not ranked.
     """
 
     intervention: ClassVar[type[Intervention]]
     CHOICES: ClassVar[Mapping[str, Sequence[str]]] = {}
-    SWITCHES: ClassVar[Sequence[str]] = ()
     control: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -36,10 +34,6 @@ class Method(ABC):
     @abstractmethod
     def fit(self, lm: LanguageModel, pairs: Sequence[EncodedContrast]) -> Intervention:
         """Learn from the pairs' tokens and return the frozen intervention with its whole grid."""
-
-    def departures(self) -> list[str]:
-        """List the switches that are not as published, for tables to show."""
-        return departures(self, self.SWITCHES)
 
     def blank_texts(self) -> Sequence[str]:
         """Return texts that take the documents' place in the pairs' prompts; mostly none."""

@@ -2,8 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
-from typing import Any
 
 from sadi_bench.errors import SettingError
 from sadi_bench.steering.intervention import Cell
@@ -76,9 +74,3 @@ def check_top_layers(cells: Sequence[Cell], model: str, layers: int, remark: str
         of = f"{layers} layers {remark}".rstrip()
         raise SettingError(f"method.top_k={largest}: {model} has {of}; choose at most {layers}.")
     return largest
-
-
-def departures(settings: Any, names: Sequence[str]) -> list[str]:
-    """List those fields, as typed, that differ from the default of their class."""
-    default = {field.name: field.default for field in fields(settings)}
-    return [f"{n}={getattr(settings, n)}" for n in names if getattr(settings, n) != default[n]]

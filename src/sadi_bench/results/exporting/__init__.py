@@ -4,6 +4,7 @@ import tempfile
 from pathlib import Path
 
 from huggingface_hub.repocard import metadata_load
+from yaml import YAMLError
 
 from sadi_bench.disk import write_atomically
 from sadi_bench.errors import SettingError
@@ -37,6 +38,8 @@ def export_run(path: Path, to: str) -> list[str]:
         with tempfile.TemporaryDirectory() as folder:
             lines = _export_to(path, Path(folder))
             return [*lines, f"uploaded to {upload(Path(folder), to, NAMES)}"]
+    if not to.strip():
+        raise SettingError("to=: name a folder, or hub:OWNER/NAME.")
     folder = Path(to).expanduser()
     _check_folder(folder)
     return [*_export_to(path, folder), f"exported to {folder}"]
@@ -77,10 +80,15 @@ def _contents(exported: Exported) -> tuple[dict[str, bytes], list[str]]:
 def _check_folder(folder: Path) -> None:
     """Refuse to overwrite what was not exported: a project's README, or the files of a run."""
     there = [name for name in NAMES if (folder / name).exists()]
-    card = folder / CARD
-    ours = card.is_file() and (metadata_load(card) or {}).get("library_name") == LIBRARY
-    if there and not ours:
+    if there and not _is_export(folder / CARD):
         raise SettingError(
             f"to={folder}: {there[0]} is there and was not exported by this command; choose "
             "another folder."
         )
+
+
+def _is_export(card: Path) -> bool:
+    try:
+        return card.is_file() and (metadata_load(card) or {}).get("library_name") == LIBRARY
+    except (ValueError, YAMLError):  # somebody's own text, or no text at all
+        return False

@@ -55,10 +55,16 @@ class Exported:
 
     @property
     def hub_model(self) -> str | None:
-        """The base model's name on the hub; None for one of a folder, a package or memory."""
-        name = self.model["pretrained"]
-        local = not name or name == TINY_RANDOM or Path(name).expanduser().exists()
-        return None if local or self.model.get("package") or not _is_hub_name(name) else name
+        """The base model's name on the hub; None for one of a folder, a package or memory.
+
+        Loaded from the hub, a model has a revision. A fine-tuned one was loaded from its checkpoint
+        and has none, so there the name decides.
+        """
+        name, tuned = self.model["pretrained"], "finetune" in self.ours
+        if self.model.get("package") or not name or name == TINY_RANDOM:
+            return None
+        known = self.steering.origin.model["revision"] or (tuned and not Path(name).exists())
+        return name if known and _is_hub_name(name) else None
 
     @property
     def source(self) -> str:

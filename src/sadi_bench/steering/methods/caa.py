@@ -75,7 +75,6 @@ class Caa(Method):
 
     intervention = LayerShift
     CHOICES = {"reach": ("last_prompt", "from_last_prompt")}
-    SWITCHES = ("reach",)
 
     def check(self) -> None:
         """Refuse wrong layers and multipliers."""

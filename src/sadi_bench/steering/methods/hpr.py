@@ -105,7 +105,6 @@ class Hpr(Method):
 
     intervention = PseudoRotation
     CHOICES = {"reach": ("last_prompt", "from_last_prompt")}
-    SWITCHES = ("learning_rate", "epochs", "batch_size", "reach")
 
     def check(self) -> None:
         """Refuse what the choices do not know of."""

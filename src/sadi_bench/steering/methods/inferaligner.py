@@ -125,7 +125,6 @@ class InferAligner(Method):
         "gate": ("prompts", "answers"),
         "reach": ("all_tokens", "last_prompt", "from_last_prompt"),
     }
-    SWITCHES = ("gate", "reach")
 
     def check(self) -> None:
         """Refuse what the choices do not know of."""
@@ -135,11 +134,6 @@ class InferAligner(Method):
                 "model itself."
             )
         self.grid()
-
-    def departures(self) -> list[str]:
-        """List the switches that are not as published."""
-        itself = [] if self.guide else ["guide=itself: gated CAA"]
-        return itself + super().departures()
 
     def grid(self) -> tuple[Cell, ...]:
         """Lay out cell 0 and the product of top_k and alpha, top_k outermost."""

@@ -86,7 +86,6 @@ class Iti(Method):
         "direction": ("mass_mean", "probe"),
         "reach": ("last_prompt", "from_last_prompt"),
     }
-    SWITCHES = ("val_ratio", "direction", "reach")
 
     def check(self) -> None:
         """Refuse what the choices do not know of."""

@@ -130,7 +130,6 @@ class Sadi(Method):
         "vector": VECTORS,
         "reach": ("last_prompt", "from_last_prompt"),
     }
-    SWITCHES = ("patch", "hidden_site", "score", "match", "reach")
 
     def check(self) -> None:
         """Refuse what the choices do not know of."""

@@ -103,10 +103,6 @@ class Tda(Method):
         """Refuse wrong thresholds."""
         self.grid()
 
-    def departures(self) -> list[str]:
-        """Say in every table that this is no steering."""
-        return ["(control)"]
-
     def grid(self) -> tuple[Cell, ...]:
         """Lay out cell 0 and the thresholds."""
         thresholds = numbers("threshold", self.threshold)
