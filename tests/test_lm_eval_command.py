@@ -34,7 +34,7 @@ from sadi_bench.steering.intervention import UNSTEERED_MODEL, Intervention
 from sadi_bench.steering.methods import method_of
 from sadi_bench.tasks.pairs import pairs_from_texts
 from steering.test_artefact import METHODS
-from terminal import small_run, write_rows
+from terminal import command, small_run, write_rows
 
 QUESTIONS = ("is it so", "why do birds sing at dawn", "a", "which of the two is longer, or neither")
 CHOICES = [" yes", " no", " not at all"]
@@ -344,6 +344,15 @@ def test_what_cannot_be_asked_is_one_line(run, folder, tmp_path):
     assert "steering: it was learnt from tiny-random (digest" in refusal(*given)
     plain = (*model, f"run={run}", "--tasks", "mine_text", "--apply_chat_template")
     assert "tiny-random has no chat template" in refusal(*plain)
+
+
+def test_the_verb_hands_over_its_arguments_and_a_mistake_is_exit_code_2(run):
+    finished = command("lm-eval", "run", "--model", "sadi", "--model_args", f"run={run},cell=best",
+                       "--tasks", "mine_text", "--include_path", "tasks")  # fmt: skip
+    assert finished.code == 2
+    assert len(finished.complaints) == 1
+    assert finished.complaints[0].startswith("sadi-bench: cell=best: no cell was chosen")
+    assert "Traceback" not in finished.err
 
 
 def test_an_error_of_the_program_keeps_its_traceback(run, monkeypatch):
