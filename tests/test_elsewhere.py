@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 import sadi_bench as sb
+from sadi_bench.results.exporting import export_run
 from sadi_bench.stages import score_task
 from terminal import Finished, small_run, write_rows
 
@@ -109,3 +110,10 @@ def test_constants_of_one_tasks_answers_are_not_taken_elsewhere(folder):
     found = small_run(folder, "method=calibrate-prior", also(folder))
     assert found.code == 2
     assert "a constant an answer belongs to the answers of task=boolq" in found.complaints[-1]
+
+
+def test_an_export_says_what_it_does_elsewhere(finished, tmp_path):
+    export_run(finished.path, str(tmp_path / "exported"))
+    card = (tmp_path / "exported" / "README.md").read_text()
+    assert "The same cell on the test rows of other tasks:" in card
+    assert "sst2" in card

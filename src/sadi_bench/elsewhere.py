@@ -12,6 +12,7 @@ from sadi_bench.scoring.frame import metrics_of
 from sadi_bench.settings import RunConfig
 from sadi_bench.stages import Prepared, own_judge, say, score_task
 from sadi_bench.steering.intervention import AnswerBias, Intervention
+from sadi_bench.steering.methods import method_of
 from sadi_bench.tasks.task import Task, load_task
 
 STEERED = 1
@@ -30,8 +31,14 @@ def other_tasks(config: RunConfig) -> tuple[Task, ...]:
     """Read the tasks of `also`; as many test rows of each as the run's own task has at most.
 
     Raises:
-        SettingError: a task is named twice, or is the run's own.
+        SettingError: a task is named twice, or is the run's own; or the method learns constants
+            of its own task's answers.
     """
+    if config.also and issubclass(method_of(config.method).intervention, AnswerBias):
+        raise SettingError(
+            f"also={config.also[0].name}: a constant an answer belongs to the answers of task="
+            f"{config.task.name}; leave also empty, or choose another method than calibrate."
+        )
     found: list[Task] = []
     for spec in config.also:
         if spec.name == config.task.name or spec.name in {task.name for task in found}:
@@ -53,18 +60,10 @@ def elsewhere(
     """Score the held-out cell (else the oracle's) on the test rows of other tasks.
 
     `chosen`: a row of the report → its cell. Nothing is chosen here, so nothing flatters.
-
-    Raises:
-        SettingError: the steering is constants of its own task's answers.
     """
     row = next((row for row in ("heldout", "oracle") if row in chosen), None)
     if not tasks or row is None:
         return {}
-    if isinstance(steering, AnswerBias):
-        raise SettingError(
-            f"also={tasks[0].name}: a constant an answer belongs to the answers of task="
-            f"{prepared.task.name}; leave also empty, or choose another method than calibrate."
-        )
     alone, found = steering.only(chosen[row]), {}
     for task in tasks:
         say(task.name, task.notes)

@@ -6,6 +6,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from sadi_bench.models.loading import TINY_RANDOM
+from sadi_bench.results.also_table import also_table
 from sadi_bench.results.exporting.control_vector import VECTOR
 from sadi_bench.results.exporting.exported import LIBRARY, POSITIONS, Exported
 from sadi_bench.results.exporting.lm_eval_files import LM_EVAL_FILES
@@ -34,6 +35,7 @@ def model_card(exported: Exported, with_vector: bool) -> str:
     title = f"# {ours['method']} on {ours['model']}, learnt and measured on {ours['task']}"
     parts = [f"---\n{card_data(exported).to_yaml()}\n---", title, _what(exported)]
     parts += ["## What was measured", _measured(exported)]
+    parts += [_elsewhere(ours)] if "also" in ours else []
     parts += ["## How it was made", _made(exported)]
     parts += ["## How to use it", _use(exported, with_vector)]
     parts += ["## Limits", _bullets(_limits(exported, with_vector))]
@@ -121,6 +123,12 @@ def _row(ours: Mapping[str, Any], metric: str) -> list[str]:
     ]
 
 
+def _elsewhere(ours: Mapping[str, Any]) -> str:
+    """Show the same cell on the other tasks that the run was asked about."""
+    lines = also_table(ours["also"], {"heldout": "held-out cell"})
+    return "\n".join(["The same cell on the test rows of other tasks:", "", "```", *lines, "```"])
+
+
 def _judges(ours: Mapping[str, Any]) -> list[str]:
     notes = [judged["note"] for judged in ours.get("judged", {}).values()]
     return [note for note in dict.fromkeys([*notes, ours.get("judge_note")]) if note]
@@ -191,9 +199,10 @@ def _loading(exported: Exported) -> str:
 
 def _limits(exported: Exported, with_vector: bool) -> list[str]:
     ours = exported.ours
+    beyond = "that are not named here" if "also" in ours else "of the model"
     found = [
-        "Measured on one task, one model and one form of prompt. What it does elsewhere, and to "
-        "other abilities of the model, is not known.",
+        "Learnt and chosen on one task, one model and one form of prompt. What it does to other "
+        f"abilities {beyond} is not known.",
         f"It fits the weights that it was learnt from; `{LIBRARY}` refuses others.",
         "p compares the held-out cell with the unsteered model on the same documents; it is not "
         "corrected for the number of metrics.",
