@@ -53,7 +53,7 @@ def lines_of(path: Path) -> list[dict]:
 def test_a_run_leaves_every_file_of_its_directory_and_says_where(finished, folder):
     assert finished.code == 0
     assert finished.path.parent == folder / "runs"
-    assert {file.name for file in finished.path.iterdir()} == FILES | {".lock"}
+    assert {file.name for file in finished.path.iterdir()} == FILES
 
 
 def test_the_grid_has_a_row_for_every_split_document_and_cell(grid):
@@ -227,7 +227,7 @@ def test_what_a_killed_run_left_is_computed_anew(folder, finished):
     (path / ".grid.parquet.0123456789ab.tmp").write_text("half")
     found = small_run(folder, f"runs_dir={folder / 'killed'}")
     assert "finished before" not in found.err
-    assert {file.name for file in path.iterdir()} == FILES | {".lock"}
+    assert {file.name for file in path.iterdir()} == FILES
     assert digests(path) == digests(finished.path)
 
 
@@ -238,7 +238,7 @@ def test_the_unsteered_method_reports_one_row_and_nothing_learnt(folder):
     assert set(found.result["results"]) == {"boolq"}
     assert set(pd.read_parquet(found.path / "grid.parquet")["cell"]) == {0}
     assert "oracle cell" not in found.out
-    assert {file.name for file in found.path.iterdir()} == FILES | {".lock"}
+    assert {file.name for file in found.path.iterdir()} == FILES
 
 
 def test_unsteered_values_do_not_depend_on_the_method(folder, grid):

@@ -55,7 +55,7 @@ def test_a_method_is_applied_to_the_fine_tuned_model(folder):
     assert np.abs(unsteered(plain) - unsteered(tuned)).max() > 0.1
     config = yaml.safe_load((tuned.path / "config.yaml").read_text())
     assert config["finetune"]["learning_rate"] == 1e-3
-    assert "finetune" in ours["seconds"]
+    assert ours["seconds"]["prepare"] > 0
 
 
 def test_another_method_finds_the_same_checkpoint_and_the_same_unsteered_model(folder):

@@ -13,6 +13,7 @@ from sadi_bench.disk import cache_folder
 from sadi_bench.experiment import run
 from sadi_bench.models.spec import ModelSpec
 from sadi_bench.models.tiny_random import tiny_random
+from sadi_bench.results.tables import run_table
 from sadi_bench.settings import RunConfig
 from sadi_bench.steering.methods.sadi import Sadi
 from sadi_bench.tasks.spec import FileSource, TaskSpec
@@ -26,7 +27,7 @@ SENTENCES = ["a dull film", "warm and funny", "I slept", "see it twice", "fine",
 
 
 @pytest.fixture
-def recompute(tmp_path, capfd):
+def recompute(tmp_path):
     """Run one method on a few short sentences, then recompute the run directory."""
     folder = tmp_path / "reviews"
     folder.mkdir()
@@ -50,7 +51,7 @@ def recompute(tmp_path, capfd):
         settings = {"name": "sadi", "kind": "sadi", **asdict(sadi)}
         config = RunConfig(task=task, model=model, method=settings, runs_dir=str(tmp_path / "runs"))
         finished = run(config)
-        assert "unsteered" in capfd.readouterr().out
+        assert "unsteered" in run_table(finished.result, finished.path)
         return check_run(finished.path, network, tokenizer, n_docs=n_docs, n_cells=n_cells)
 
     return recomputed

@@ -65,6 +65,10 @@ def held(file: Path, *, wait: Callable[[], None] | None = None) -> Iterator[bool
         yield locked
     finally:
         if locked:
+            with suppress(
+                OSError
+            ):  # while it is held: who waits finds another file, and locks that
+                file.unlink()
             lock.release()
 
 

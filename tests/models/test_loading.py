@@ -11,7 +11,7 @@ from transformers import AutoConfig
 from cases import plain_logits, tiny_lm
 from sadi_bench.errors import SettingError
 from sadi_bench.models.language_model import LanguageModel
-from sadi_bench.models.loading import folder_fingerprint, load_language_model, resolved
+from sadi_bench.models.loading import Models, folder_fingerprint, load_language_model, resolved
 from sadi_bench.models.spec import ModelSpec
 
 CPU = {"device": "cpu", "dtype": "float32"}
@@ -71,10 +71,11 @@ def test_tiny_random_is_the_same_for_the_same_seed():
 
 def test_the_runs_of_a_sweep_share_one_model_and_hold_no_second(folder):
     mine = {"pretrained": str(folder), **CPU}
-    first = load(**mine)
-    assert load(**mine) is first
+    models = Models()
+    first = models.load(ModelSpec(**mine))
+    assert models.load(ModelSpec(**mine)) is first
     network = weakref.ref(first.network)
-    assert load(**mine | {"dtype": "bfloat16"}).dtype == torch.bfloat16
+    assert models.load(ModelSpec(**mine | {"dtype": "bfloat16"})).dtype == torch.bfloat16
     del first
     gc.collect()
     assert network() is None

@@ -135,7 +135,7 @@ def test_the_command_prints_a_table_that_fits(folder):
     assert lines[0].startswith("A: draws:heldout (boolq, tiny, sadi-head)")
     assert "p, random" in done.out
     assert command("compare", "one", f"runs_dir={folder}").code == 2
-    assert "name two" in command("compare").err
+    assert "compare RUN_A RUN_B" in command("compare").err
     one, draws = sides(folder, "one", "draws")
     assert json.dumps(compare(one, draws, **FAST))  # plain values
     assert "auc" in compare_table(one, draws, compare(one, draws, **FAST))

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.numpy import save
 
 from sadi_bench.errors import SettingError
 from sadi_bench.results.reading import load_result, load_run
@@ -20,7 +21,7 @@ SCORES = np.random.default_rng(0).normal(size=1000) * 10.0 ** np.arange(-500, 50
 ELEMENTS = pd.DataFrame({"rank": range(1000), "layer": 3, "index": range(1000), "score": SCORES})
 PAIRS = [{"prompt": "a\u2028b\n", "positive": "ใช่", "negative": "B", "doc_id": 0, "tokens": [1, 2]}]
 JUDGED_TEXT = {"split": "test", "doc_id": 3, "cell": 0}
-STEERING = {"difference": np.arange(6, dtype=np.float32).reshape(2, 3).T, "mask": np.eye(2) > 0}
+STEERING = {"difference": np.arange(6, dtype=np.float32).reshape(3, 2), "mask": np.eye(2) > 0}
 
 
 def write_all(run, grid):
@@ -29,7 +30,7 @@ def write_all(run, grid):
     run.write_docs({"split": "test", "doc_id": np.int64(i)} for i in range(3))
     run.write_elements(ELEMENTS)
     run.write_grid(grid)
-    run.write_steering(STEERING, {"site": "head"})
+    run.write_steering(save(STEERING, metadata={"site": "head"}))
 
 
 def judge(run, kind="mild", score=1.0, padding=""):
@@ -96,10 +97,9 @@ def test_what_is_written_is_what_is_read(finished, grid):
     logprobs = run.grid["choice_logprobs"].map(list)
     pd.testing.assert_frame_equal(run.grid.assign(choice_logprobs=logprobs), grid)
     assert run.grid.loc[run.grid["cell"] == 0, "top_k"].isna().all()
-    assert run.steering.keys() == STEERING.keys()
+    assert run.tensors.keys() == STEERING.keys()
     for name, tensor in STEERING.items():
-        np.testing.assert_array_equal(run.steering[name], tensor)
-    assert run.steering_metadata == {"site": "head"}
+        np.testing.assert_array_equal(run.tensors[name], tensor)
     assert run.result["results"] == {"copa": {"acc,none": None}}
     assert run.result["sadi_bench"]["task"] == "copa"
     assert "files" not in RESULT["sadi_bench"]
@@ -124,7 +124,7 @@ def test_the_unsteered_model_has_no_elements_and_no_steering(tmp_path, grid):
         run.finish(RESULT)
     loaded = load_run(run.path)
     assert loaded.elements.empty
-    assert loaded.steering == {}
+    assert loaded.tensors == {}
     assert loaded.pairs == []
 
 

@@ -12,7 +12,7 @@ from sadi_bench.models.packing import run_branches, run_prefix
 from sadi_bench.scoring.batch import ChoiceRequest
 from sadi_bench.scoring.choices import _nodes, score_choices
 from sadi_bench.scoring.prompts import bound_to, run_prompts
-from sadi_bench.steering.intervention import Intervention, ReadsPrompts
+from sadi_bench.steering.intervention import ReadsPrompts
 from sadi_bench.steering.methods.inferaligner import InferAligner
 from sadi_bench.steering.methods.sadi import Sadi
 from sadi_bench.steering.methods.tda import Tda
@@ -77,28 +77,26 @@ def test_a_prefix_that_ran_the_last_token_too_hides_it_from_the_branches(model):
                                        rtol=0, atol=1e-5)  # fmt: skip
 
 
-@dataclasses.dataclass(frozen=True)
-class Witness:
-    """Note what is read, and what it is bound to."""
+def witnessed(fitted: ReadsPrompts) -> tuple[ReadsPrompts, dict]:
+    """Note what an intervention reads, and what it is bound to."""
+    seen = {}
 
-    inner: Intervention
-    seen: dict = dataclasses.field(default_factory=dict)
+    class Witness(type(fitted)):
+        def read(self, layer, values, real):
+            seen[layer] = values, real
+            return values[:, 0]
 
-    def __getattr__(self, name):
-        return getattr(self.inner, name)
+        def bound(self, readings):
+            seen["bound"] = readings
+            return fitted
 
-    def read(self, layer, values, real):
-        self.seen[layer] = values, real
-        return values[:, 0]
-
-    def bound(self, readings):
-        self.seen["bound"] = readings
-        return self.inner
+    own = {field.name: getattr(fitted, field.name) for field in dataclasses.fields(fitted)}
+    return Witness(**own), seen
 
 
 @pytest.mark.parametrize("method", [Tda(), InferAligner(top_k=1)])
 def test_the_unsteered_model_is_read_at_all_tokens_of_every_prompt(model, method):
-    witness = Witness(method.fit(model, contrasts()))
+    witness, seen = witnessed(method.fit(model, contrasts()))
     site = {"neuron": ("neuron", "mlp_out"), "residual": ("hidden", "residual")}
     with torch.inference_mode():
         _, readings = run_prompts(model, PROMPTS, witness)
@@ -106,10 +104,10 @@ def test_the_unsteered_model_is_read_at_all_tokens_of_every_prompt(model, method
     for i, prompt in enumerate(PROMPTS):
         _, layers = run_once(model.network, prompt, *site[witness.site.value])
         for layer, expected in enumerate(layers):
-            values, real = witness.seen[layer]
+            values, real = seen[layer]
             assert real[i].sum() == len(prompt)
             torch.testing.assert_close(values[i, real[i]], expected, rtol=0, atol=1e-5)
-            bound = witness.seen["bound"][layer]
+            bound = seen["bound"][layer]
             assert bound.shape == (3, 1, values.shape[-1])
             torch.testing.assert_close(bound[i, 0], expected[0], rtol=0, atol=1e-5)
 

@@ -234,7 +234,9 @@ def test_a_cache_that_was_cut_short_or_is_unknown(network, method):
 
 def test_what_cannot_be_steered_is_refused_in_one_line(network):
     sadi = fitted("llama", "sadi")
-    constants = ChoiceBias(((5,), (6,)), np.zeros(2), Calibrate(scale=[1.0]).grid())
+    constants = ChoiceBias(
+        answers=((5,), (6,)), bias=torch.zeros(2), cells=Calibrate(scale=[1.0]).grid()
+    )
     for intervention, cell, match in (
         (sadi, 7, "cell=7: the intervention has cells 0 to 1; choose one of them"),
         (sadi, -1, "cell=-1: "),
