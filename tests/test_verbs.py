@@ -1,5 +1,8 @@
 """The verbs behind the command."""
 
+import subprocess
+import sys
+
 import pytest
 
 from sadi_bench.verbs import VERBS, call
@@ -102,3 +105,13 @@ def test_every_verb_says_how_it_is_called():
     assert all(verb.usage.split()[0] == name for name, verb in VERBS.items())
     assert all(verb.call.__doc__ for verb in VERBS.values())
     assert callable(call)
+
+
+def test_the_package_is_the_command_too():
+    done = subprocess.run(
+        [sys.executable, "-m", "sadi_bench", "--version"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "sadi-bench 0.1.0\n"
