@@ -5,11 +5,13 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import patch
 
+import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 from sadi_bench.cli import main
@@ -69,6 +71,15 @@ def small_run(folder: Path, *arguments: str) -> Finished:
     if any(argument.startswith("method=") for argument in arguments):
         given |= {"method.top_k", "method.strength"}
     return command(*(d for d in defaults if d.partition("=")[0] not in given), *arguments)
+
+
+def place_of_runs(folder: Path) -> Iterator[Path]:
+    """Work in a folder with rows and a cache of its own: the body of a fixture."""
+    write_rows(folder / "boolq")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("SADI_BENCH_CACHE", str(folder / "cache"))
+        yield folder
 
 
 def write_rows(folder: Path, train: int = 30, dev: int = 12) -> None:

@@ -12,11 +12,10 @@ import sadi_bench as sb
 from cases import plain_logits, tiny_lm
 from sadi_bench.applying import beside, chat_loop, printable, side_by_side
 from sadi_bench.errors import SettingError
-from sadi_bench.models import finetune
 from sadi_bench.models.language_model import weights_digest
 from sadi_bench.run_models import model_of_run
 from sadi_bench.steering.intervention import Intervention
-from terminal import command, small_run, write_rows
+from terminal import command, place_of_runs, small_run
 
 STRONG = ("method.top_k=[3,1]", "method.strength=[50,-20]")
 PROMPTS = ["is dev number 3 so", "yes"]
@@ -28,12 +27,7 @@ TEMPLATE = (
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs")
-    write_rows(folder / "boolq")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr(finetune, "cache_folder", lambda: folder / "cache")
-        yield folder
+    yield from place_of_runs(tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="module")

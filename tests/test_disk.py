@@ -1,5 +1,7 @@
 """Locks and whole files: nothing is left behind, and nobody is let in twice."""
 
+import errno
+import fcntl
 import subprocess
 import sys
 import threading
@@ -65,3 +67,21 @@ def test_contents_take_their_place_together_or_not_at_all(tmp_path):
     assert [(tmp_path / name).read_bytes() for name in "ab"] == [b"1", b"2"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
     assert sha256(tmp_path / "a").startswith("6b86b273ff34fce1")
+
+
+def test_a_file_system_without_locks_is_no_error(tmp_path, monkeypatch):
+    def unsupported(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    with held(tmp_path / ".lock") as locked:
+        assert not locked
+
+
+def test_a_lock_that_may_not_be_taken_is_not_passed_by(tmp_path, monkeypatch):
+    def forbidden(*_):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(fcntl, "flock", forbidden)
+    with pytest.raises(PermissionError), held(tmp_path / ".lock"):
+        pass

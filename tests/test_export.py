@@ -22,7 +22,7 @@ from sadi_bench.results.exporting.model_card import card_data, model_card
 from sadi_bench.results.formatting import score, score_interval
 from sadi_bench.results.reading import load_run
 from sadi_bench.steering.intervention import Intervention
-from terminal import small_run, write_rows
+from terminal import place_of_runs, small_run
 
 STRONG = ("method.top_k=[3,1]", "method.strength=[50,-20]")
 ADDED = ("method=caa", "method.layer=[1,2]", "method.multiplier=[-2,4]")
@@ -31,12 +31,7 @@ ADDED = ("method=caa", "method.layer=[1,2]", "method.multiplier=[-2,4]")
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A folder with rows, where the runs of this file are made."""
-    folder = tmp_path_factory.mktemp("runs")
-    write_rows(folder / "boolq")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("SADI_BENCH_CACHE", str(folder / "cache"))
-        yield folder
+    yield from place_of_runs(tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="module")

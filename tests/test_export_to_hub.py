@@ -5,17 +5,13 @@ import pytest
 from hub_server import hub_on_this_machine
 from sadi_bench.errors import SettingError
 from sadi_bench.results.exporting import NAMES, export_run
-from terminal import small_run, write_rows
+from terminal import place_of_runs, small_run
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """A run with a control vector and one without."""
-    folder = tmp_path_factory.mktemp("runs")
-    write_rows(folder / "boolq")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("SADI_BENCH_CACHE", str(folder / "cache"))
+    for folder in place_of_runs(tmp_path_factory.mktemp("runs")):
         added = small_run(folder, "method=caa", "method.layer=1", "method.multiplier=[-2,4]")
         yield added.path, small_run(folder).path
 

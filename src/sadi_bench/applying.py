@@ -48,10 +48,7 @@ def side_by_side(
     prompts = [prompt for prompt in prompts if prompt.strip()]
     if not prompts:
         raise SettingError('prompt: nothing to write behind; say prompt="...", or pipe lines.')
-    texts = prompts
-    if lm.chat:
-        texts = [lm.render_chat([{"role": "user", "content": text}]) for text in prompts]
-    requests = [_request(lm, text, max_new_tokens, until) for text in texts]
+    requests = requests_behind(lm, prompts, max_new_tokens, until)
     written = generate(lm, requests, one, [UNSTEERED, STEERED])
     lines = _heading(lm, steering, cell)
     for prompt, found in zip(prompts, written, strict=True):
@@ -119,6 +116,19 @@ def _one_cell(lm: LanguageModel, steering: Intervention, cell: int) -> Intervent
     if cell == UNSTEERED:
         raise SettingError("cell=0: that is the unsteered model itself; choose another cell.")
     return steering.only(cell)
+
+
+def requests_behind(
+    lm: LanguageModel, prompts: Sequence[str], max_new_tokens: int, until: Sequence[str] = ()
+) -> list[GenerationRequest]:
+    """Ask for a text behind each prompt, in the chat template if the model was loaded with it.
+
+    Raises:
+        SettingError: a prompt and its text do not fit into the context.
+    """
+    if lm.chat:
+        prompts = [lm.render_chat([{"role": "user", "content": prompt}]) for prompt in prompts]
+    return [_request(lm, prompt, max_new_tokens, until) for prompt in prompts]
 
 
 def _request(

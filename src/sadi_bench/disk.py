@@ -1,5 +1,6 @@
-"""Files that are written whole, folders that are held alone, and where the cache is."""
+"""Files that are written whole, folders that are held alone, and where runs and the cache are."""
 
+import errno
 import hashlib
 import os
 import secrets
@@ -9,6 +10,11 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
+
+RUNS = "results/runs"
+"""Where runs lie unless another folder is named, below the working directory."""
+WITHOUT_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)
+"""What a file system says that has no locks (filelock itself copes with ENOSYS)."""
 
 
 def cache_folder() -> Path:
@@ -59,15 +65,16 @@ def held(file: Path, *, wait: Callable[[], None] | None = None) -> Iterator[bool
     lock = FileLock(file)
     try:
         locked = _acquired(lock, wait)
-    except (NotImplementedError, PermissionError):
+    except OSError as error:  # Timeout too, which has no number
+        if error.errno not in WITHOUT_LOCKS:
+            raise
         locked = False
     try:
         yield locked
     finally:
         if locked:
-            with suppress(
-                OSError
-            ):  # while it is held: who waits finds another file, and locks that
+            # Gone while it is held: a process that waits then locks a new file, not this one.
+            with suppress(OSError):
                 file.unlink()
             lock.release()
 

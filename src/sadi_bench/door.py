@@ -16,6 +16,7 @@ import pandas as pd
 from transformers import PreTrainedModel
 
 from sadi_bench import experiment
+from sadi_bench.applying import requests_behind
 from sadi_bench.composing import chosen, composed
 from sadi_bench.config import choices
 from sadi_bench.errors import SettingError
@@ -25,7 +26,6 @@ from sadi_bench.results import compare as comparing
 from sadi_bench.results.reading import Run
 from sadi_bench.results.reading import load_run as read_run
 from sadi_bench.scoring.generation import generate as write_texts
-from sadi_bench.scoring.writing import GenerationRequest
 from sadi_bench.stages import fit_pairs, own_judge, pairs_for, score_task, task_pairs
 from sadi_bench.steering.activations import EncodedContrast
 from sadi_bench.steering.applied import applied as steer_network
@@ -150,9 +150,7 @@ def generate(
         check_model(steering.origin, lm)
         alone = steering.only(steering.cell_of(cell))
     texts = [prompts] if isinstance(prompts, str) else list(prompts)
-    if lm.chat:
-        texts = [lm.render_chat([{"role": "user", "content": text}]) for text in texts]
-    requests = [GenerationRequest(tuple(lm.encode(t)), max_new_tokens, tuple(until)) for t in texts]
+    requests = requests_behind(lm, texts, max_new_tokens, until)
     last = len(alone.cells) - 1
     return [found[last].text for found in write_texts(lm, requests, alone, [last])]
 

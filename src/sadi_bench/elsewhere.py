@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from sadi_bench.errors import SettingError
-from sadi_bench.results.report import report
+from sadi_bench.results.report import report_of_grid
 from sadi_bench.scoring.frame import metrics_of
 from sadi_bench.settings import RunConfig
 from sadi_bench.stages import Prepared, own_judge, say, score_task
@@ -77,7 +77,7 @@ def _numbers(task: Task, frame: pd.DataFrame, row: str, cell: int) -> dict[str, 
     """Take both cells' numbers; of one steered cell the oracle's row is that cell's."""
     metrics = metrics_of(task)
     shown = "acc" if "acc" in metrics else metrics[0]
-    rows = report(frame, shown, metrics, lowest=not task.metrics.get(shown, True))["protocols"]
+    rows = report_of_grid(frame, shown)["protocols"]
     # A row's cell 0 stays cell 0: a chosen cell that is the unsteered one has no row of its own.
     steered = rows["oracle"] or rows["unsteered"]
     return {

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import yaml
 
 from sadi_bench.elsewhere import elsewhere, other_tasks
@@ -18,7 +17,7 @@ from sadi_bench.models.loading import resolved
 from sadi_bench.record import headline_cells, result_of, write_run, write_texts
 from sadi_bench.results.paper import paper_metric
 from sadi_bench.results.reading import load_result
-from sadi_bench.results.report import report
+from sadi_bench.results.report import report_of_grid
 from sadi_bench.results.run_dir import RunDir, is_complete, writing_run
 from sadi_bench.run_log import Clock, log_to
 from sadi_bench.scoring.frame import metrics_of
@@ -102,7 +101,7 @@ def compute(
         # Before choosing, which may fail; not earlier: till now force=true keeps the old result.
         run_dir.write_config(yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True))
         write_run(run_dir, steering, scores, prepared.pairs)
-        found = reported(config, task, scores.frame)
+        found = report_of_grid(scores.frame, config.select_by, config.seed)
         chosen = headline_cells(found["protocols"])
         origin = dataclasses.replace(steering.origin, chosen=chosen)
         run_dir.write_steering(to_bytes(dataclasses.replace(steering, origin=origin)))
@@ -117,12 +116,6 @@ def compute(
         result = result_of(prepared, steering, scores, found["protocols"], noted(prepared, scores))
         result["sadi_bench"] |= {**ours, "seconds": clock.seconds}
         run_dir.finish(result)
-
-
-def reported(config: RunConfig, task: Task, frame: pd.DataFrame) -> dict[str, Any]:
-    """Report on a frame: protocols, cells, answers, diagnosis."""
-    lowest = less_is_better(config, task)
-    return report(frame, config.select_by, metrics_of(task), config.seed, lowest=lowest)
 
 
 def described(
@@ -166,11 +159,6 @@ def noted(prepared: Prepared, scores: Scores) -> tuple[str, ...]:
     notes = left_out({**prepared.pairs.counts, "skipped": skipped})
     say(prepared.task.name, notes)
     return (*prepared.task.notes, *notes)
-
-
-def less_is_better(config: RunConfig, task: Task) -> bool:
-    """Say whether the cell with the lowest value is the best: toxicity, for example."""
-    return not task.metrics.get(config.select_by, True)
 
 
 def selecting_metric(config: RunConfig, task: Task) -> str:

@@ -15,6 +15,7 @@ from lm_eval._cli.utils import handle_cli_value_string
 from lm_eval.api.model import CacheHook
 
 from sadi_bench.composing import chosen
+from sadi_bench.disk import RUNS
 from sadi_bench.errors import SettingError, unknown_key
 from sadi_bench.lm_eval_requests import OneCellLM
 from sadi_bench.models.loading import load_language_model
@@ -27,7 +28,6 @@ from sadi_bench.steering.intervention import Intervention
 from sadi_bench.steering.origin import check_model, template_note
 
 log = logging.getLogger("sadi_bench")
-RUNS = "results/runs"
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """What a run writes down: result.json in lm-eval's schema, and rows that anyone can recompute."""
 
-import dataclasses
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from sadi_bench.scoring.texts import measures
 from sadi_bench.settings import RunConfig
 from sadi_bench.stages import Pairs, Prepared
 from sadi_bench.steering.intervention import Intervention
+from sadi_bench.steering.method import Method
 from sadi_bench.tasks.spec import PairsFrom
 from sadi_bench.tasks.task import Task
 
@@ -94,7 +94,7 @@ def _ours(
     found = {
         "task": task.name,
         "model": lm.name,
-        "method": " ".join([config.method["name"], *_departures(prepared)]),
+        "method": " ".join([config.method["name"], *_departures(method, steering)]),
         "protocol": config.protocol,
         "fewshot": config.task.fewshot,
         "chance": task.chance,
@@ -117,9 +117,8 @@ def _ours(
     return found
 
 
-def _departures(prepared: Prepared) -> list[str]:
-    settings = {**prepared.config.method, **dataclasses.asdict(prepared.method)}
-    return [*departures(settings), *(["(control)"] if prepared.method.control else [])]
+def _departures(method: Method, steering: Intervention) -> list[str]:
+    return [*departures(steering.origin.method), *(["(control)"] if method.control else [])]
 
 
 def headline_cells(rows: Mapping[str, Any]) -> dict[str, int]:

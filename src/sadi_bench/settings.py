@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from sadi_bench.disk import RUNS
 from sadi_bench.errors import SettingError, unknown_name
 from sadi_bench.models.spec import FinetuneSpec, ModelSpec
 from sadi_bench.scoring.judges.spec import JudgeSpec
@@ -44,7 +45,7 @@ class RunConfig:
     """Draws splits, wrong answers, demonstrations and bootstrap samples."""
     token_budget: int | None = None
     """Tokens of one pass; null takes what suits the device."""
-    runs_dir: str = "results/runs"
+    runs_dir: str = RUNS
     force: bool = False
     """Compute again what is already there."""
     keep: bool = False

@@ -9,9 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sadi_bench.disk import RUNS
 from sadi_bench.errors import SettingError, unknown_key, unknown_name
-
-RUNS = "results/runs"
 
 
 @dataclass(frozen=True)
@@ -38,10 +37,11 @@ class Given:
         """Where runs are looked up by name."""
         return Path(self.settings.get("runs_dir", RUNS)).expanduser()
 
-    def run(self, index: int = 0) -> Path:
-        """Find a run's folder: a path, or a name in runs_dir."""
-        word = self.words[index]
-        return Path(word) if Path(word).is_dir() else self.runs_dir / word
+    def run(self) -> Path:
+        """Find the folder of the run that is named first."""
+        from sadi_bench.results.run_dir import run_folder
+
+        return run_folder(self.words[0], self.runs_dir)
 
 
 @dataclass(frozen=True)

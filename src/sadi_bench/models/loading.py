@@ -162,7 +162,8 @@ def _from_pretrained(spec: ModelSpec, source: str, dtype: torch.dtype, own: str)
         )
     tokenizer = spec.tokenizer or source
     with load_errors("model.tokenizer" if spec.tokenizer else own, tokenizer):
-        where = common | hub_options(tokenizer, "main" if spec.tokenizer else spec.revision)
+        if spec.tokenizer:
+            where = common | hub_options(tokenizer, "main")
         return network, AutoTokenizer.from_pretrained(tokenizer, **where)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sadi_bench.disk import RUNS
 from sadi_bench.errors import SettingError
 from sadi_bench.results.formatting import (
     aligned,
@@ -19,7 +20,7 @@ from sadi_bench.results.formatting import (
 from sadi_bench.results.measuring import Measurer, paired_areas, paired_means
 from sadi_bench.results.protocols import METRICS, STEERED
 from sadi_bench.results.reading import Run, load_run
-from sadi_bench.results.run_dir import is_complete
+from sadi_bench.results.run_dir import run_folder
 from sadi_bench.results.scored import CURVES, Part, Scored
 from sadi_bench.results.statistics import N_RESAMPLES, random_draw_p_value
 
@@ -44,15 +45,14 @@ class Side:
         )
 
 
-def side_of(text: str, runs_dir: str | Path = "results/runs") -> Side:
+def side_of(text: str, runs_dir: str | Path = RUNS) -> Side:
     """Find `RUN` or `RUN:CELL`: a folder or the name of one in `runs_dir`; a number or a row.
 
     Without a cell: the held-out one, else the oracle's, else the unsteered.
     """
     place, _, cell = (text, "", "") if Path(text).is_dir() else text.rpartition(":")
     place, cell = (place, cell) if place else (cell or text, "")
-    folder = Path(place) if is_complete(place) else Path(runs_dir) / place
-    run = load_run(folder)
+    run = load_run(run_folder(place, runs_dir))
     report = run.result["sadi_bench"]["protocols"]
     row = cell or next(r for r in ("heldout", "oracle", "unsteered") if report.get(r))
     scored = Scored(run.grid, [report["metric"], *METRICS])

@@ -118,7 +118,7 @@ def load_run(path: str | os.PathLike) -> Run:
     path = Path(path)
     result = load_result(path)
     read = partial(_listed, path, result["sadi_bench"].get("files", {}))
-    read(STEERING, load_file, None)
+    read(STEERING, Path.is_file, None)  # its digest alone; `tensors` and `steering` read it
     judges = result["sadi_bench"].get("judged", {})
     said = {kind: read(DECISIONS.format(kind), _json_lines, []) for kind in judges}
     return Run(

@@ -1,14 +1,11 @@
 """Make the report of a finished run again: from its grid and its config, without the model."""
 
 import os
-from collections.abc import Sequence
 from typing import Any
-
-import pandas as pd
 
 from sadi_bench.results.grid import METRICS
 from sadi_bench.results.reading import load_config, load_grid, load_result
-from sadi_bench.results.report import report
+from sadi_bench.results.report import report, report_of_grid
 
 
 def report_of_run(path: str | os.PathLike) -> dict[str, Any]:
@@ -18,14 +15,9 @@ def report_of_run(path: str | os.PathLike) -> dict[str, Any]:
     that does not, since an older version wrote it, they are taken from result.json.
     """
     config, grid = load_config(path), load_grid(path)
-    metrics, lowest = _metrics_of(path, grid, config["select_by"])
-    return report(grid, config["select_by"], metrics, config["seed"], lowest=lowest)
-
-
-def _metrics_of(path: str | os.PathLike, grid: pd.DataFrame, metric: str) -> tuple[Sequence, bool]:
-    """Return a run's metrics, and whether less of the one that chooses is better."""
+    metric, seed = config["select_by"], config["seed"]
     if METRICS in grid.attrs:
-        higher = grid.attrs[METRICS]
-        return list(higher), not higher.get(metric, True)
+        return report_of_grid(grid, metric, seed)
     protocols = load_result(path)["sadi_bench"]["protocols"]
-    return list(protocols["unsteered"]["metrics"]), bool(protocols.get("lower_is_better"))
+    metrics, lowest = protocols["unsteered"]["metrics"], bool(protocols.get("lower_is_better"))
+    return report(grid, metric, list(metrics), seed, lowest=lowest)

@@ -8,6 +8,7 @@ import pandas as pd
 
 from sadi_bench.results.answer_shares import answer_report
 from sadi_bench.results.diagnosis import diagnosis
+from sadi_bench.results.grid import METRICS as GRID_METRICS
 from sadi_bench.results.grid import UNSTEERED
 from sadi_bench.results.measuring import Measurer, documents
 from sadi_bench.results.protocols import METRICS, Protocols
@@ -45,6 +46,12 @@ def report(
         "answers": answers,
         "diagnosis": _with_counts(diagnosis(rows, answers, constant), scored),
     }
+
+
+def report_of_grid(grid: pd.DataFrame, metric: str, seed: int = 0) -> dict[str, Any]:
+    """Report on a grid that names its metrics and their directions, as every new one does."""
+    higher = grid.attrs[GRID_METRICS]
+    return report(grid, metric, list(higher), seed, lowest=not higher.get(metric, True))
 
 
 def against_constant(measurer: Measurer, parts: Sequence[Part]) -> dict[str, object] | None:

@@ -40,6 +40,13 @@ def is_complete(path: str | os.PathLike) -> bool:
     return (Path(path) / RESULT).is_file()
 
 
+def run_folder(name: str, runs_dir: str | os.PathLike) -> Path:
+    """Find a run: a folder, or the name of one in `runs_dir`; a finished one is preferred."""
+    place, inside = Path(name).expanduser(), Path(runs_dir).expanduser() / name
+    unfinished = place.is_dir() and not is_complete(inside)
+    return place if is_complete(place) or unfinished else inside
+
+
 @contextmanager
 def writing_run(runs_dir: str | os.PathLike, identifier: str) -> Iterator["RunDir"]:
     """Open a run directory for writing, alone; what an interrupted run left is reused.

@@ -1,6 +1,6 @@
 """lm-eval's entry of a cell in its own schema, from lm-eval's own values a document."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -9,7 +9,6 @@ from lm_eval.api.metrics import stderr_for_metric
 
 from sadi_bench.tasks.task import Task
 
-STDERR = "_stderr"
 BOOTSTRAP = 100_000  # lm-eval's own number, for aggregations that have no formula
 
 
@@ -30,19 +29,24 @@ def entry_of(
     }
     if cell == 0:
         return found
+    before = found["results"][name]
     rows = frame[(frame["split"] == "test") & (frame["cell"] == cell)]
-    results = {"alias": name, "name": name} if "name" in found["results"][name] else {"alias": name}
-    for key in found["results"][name]:
+    facts = {key: value for key, value in before.items() if "," not in key}
+    names = {key: name for key in ("alias", "name") if key in facts}
+    found["results"][name] = facts | names | _aggregated(task, before, rows)
+    return found
+
+
+def _aggregated(task: Task, keys: Iterable[str], rows: pd.DataFrame) -> dict[str, Any]:
+    """Aggregate every metric of lm-eval's `keys` (acc,none) that the rows have, as it does."""
+    found: dict[str, Any] = {}
+    for key in keys:
         metric, _, how = key.partition(",")
-        if how and not metric.endswith(STDERR) and metric in rows:
+        if how and metric in rows:  # a standard error is no column
             values = [float(value) for value in rows[metric]]
             aggregate = task.test.aggregation()[metric]
             stderr = stderr_for_metric(metric=aggregate, bootstrap_iters=BOOTSTRAP)
-            results[key] = aggregate(values)
-            results[f"{metric}{STDERR},{how}"] = (
-                stderr(values) if stderr and len(values) > 1 else "N/A"
-            )
-    found["results"][name] |= results
-    stays = {*results, "sample_len", "alias", "name"}
-    found["results"][name] = {k: v for k, v in found["results"][name].items() if k in stays}
+            known = stderr is not None and len(values) > 1
+            found[key] = aggregate(values)
+            found[f"{metric}_stderr,{how}"] = stderr(values) if known else "N/A"
     return found

@@ -58,18 +58,20 @@ def hub_rows(task: str, source: HubSource, splits: list[str]) -> list[LocatedRow
             f"task={task}: it is not on the hub; point task.data_dir or SADI_BENCH_DATA to the "
             "original files."
         )
+    if not splits:
+        return rows
     local = _is_local(source)
-    for split in splits:
-        try:
-            with quiet_libraries(), _offline() if local else patient_only_with_a_hub():
+    with quiet_libraries(), _offline() if local else patient_only_with_a_hub():
+        for split in splits:
+            try:
                 loaded = datasets.load_dataset(
                     source.path, source.name, split=split, **source.kwargs
                 )
-        except Exception as error:  # of `datasets`, the hub's client or its HTTP library: any kind
-            unread = _unreadable if local else _unavailable
-            raise unread(task, source, split, error) from error
-        numbered = _read(task, source, split, loaded) if source.reader else _as_they_are(loaded)
-        rows += [(f"{_place(source, split)} row {number}", row) for number, row in numbered]
+            except Exception as error:  # of `datasets`, the hub's client or its HTTP library
+                unread = _unreadable if local else _unavailable
+                raise unread(task, source, split, error) from error
+            numbered = _read(task, source, split, loaded) if source.reader else _as_they_are(loaded)
+            rows += [(f"{_place(source, split)} row {number}", row) for number, row in numbered]
     return rows
 
 
