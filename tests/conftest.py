@@ -21,6 +21,17 @@ def kept(tmp_path_factory):
     return tmp_path_factory.mktemp("kept")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def none_of_the_users_activations(kept):
+    """A module's fixtures are made before a test's own folder is there, and share this one.
+
+    In the user's cache they would find what a process with other threads has rounded otherwise.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cache, "cache_folder", lambda: kept / "modules")
+        yield
+
+
 @pytest.fixture(autouse=True)
 def own_activations(monkeypatch, kept):
     """Read no activations that another test, or the user, left in the cache."""
