@@ -17,25 +17,25 @@ torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
-def kept(tmp_path_factory):
-    return tmp_path_factory.mktemp("kept")
+def activations_folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("activations")
 
 
 @pytest.fixture(scope="session", autouse=True)
-def none_of_the_users_activations(kept):
+def none_of_the_users_activations(activations_folder):
     """A module's fixtures are made before a test's own folder is there, and share this one.
 
     In the user's cache they would find what a process with other threads has rounded otherwise.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cache, "cache_folder", lambda: kept / "modules")
+        patch.setattr(cache, "cache_folder", lambda: activations_folder / "modules")
         yield
 
 
 @pytest.fixture(autouse=True)
-def own_activations(monkeypatch, kept):
+def own_activations(monkeypatch, activations_folder):
     """Read no activations that another test, or the user, left in the cache."""
-    folder = kept / uuid.uuid4().hex
+    folder = activations_folder / uuid.uuid4().hex
     monkeypatch.setattr(cache, "cache_folder", lambda: folder)
 
 
