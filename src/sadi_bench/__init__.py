@@ -9,7 +9,12 @@
 Nothing else is public; docs/python.md tells more. Imported is only what is used.
 """
 
+import os
 from typing import TYPE_CHECKING, Any
+
+# MKL then rounds alike whatever the number of threads, so that workers which share the cores find
+# the bytes that one process finds. It is read at MKL's first use; other libraries do not know it.
+os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 if TYPE_CHECKING:
     from sadi_bench.door import (

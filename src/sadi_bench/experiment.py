@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from sadi_bench.batches.shards import kept_batches, remove_shards
 from sadi_bench.elsewhere import elsewhere, other_tasks
 from sadi_bench.errors import SettingError
 from sadi_bench.identity import code_of, identifier_of, other_code, plain
@@ -36,6 +37,8 @@ from sadi_bench.tasks.task import PAPER_MATCH, Task, load_task
 
 log = logging.getLogger("sadi_bench")
 PAPER = "paper"
+SHARDS = ".shards"
+"""Folder of a run that is not finished: the results of its batches."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,9 @@ def compute(
     with writing_run(path.parent, path.name) as run_dir, log_to(run_dir.log_path):
         say(task.name, task.notes)
         judge = deciding_judge(config, task.metrics)
-        prepared = prepare(config, task, session.models)
+        shards = run_dir.path / SHARDS
+        executor = session.executor(shards, config.workers, config.ray.address)
+        prepared = prepare(config, task, session.models, executor)
         clock.lap("prepare")
         steering = fit(prepared)
         clock.lap("fit")
@@ -114,8 +119,10 @@ def compute(
         if judge is not None:
             ours["judge_note"] = judge.note
         result = result_of(prepared, steering, scores, found["protocols"], noted(prepared, scores))
-        result["sadi_bench"] |= {**ours, "seconds": clock.seconds}
+        ours |= {"seconds": clock.seconds, "batches": kept_batches(shards)}
+        result["sadi_bench"] |= ours
         run_dir.finish(result)
+        remove_shards(shards)
 
 
 def described(

@@ -17,7 +17,7 @@ from sadi_bench.steering.methods import method_of
 SCHEMA = 1
 """Raise it where a default changes, or what a setting means: then every run id changes."""
 
-NOT_IDENTITY = ("runs_dir", "force", "keep", "debug", "token_budget")
+NOT_IDENTITY = ("runs_dir", "force", "keep", "debug", "workers", "ray")
 JUDGES = "judges"
 
 

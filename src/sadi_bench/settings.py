@@ -13,6 +13,14 @@ SEEDS = 2**32  # what every generator of the libraries takes
 
 
 @dataclass
+class RaySpec:
+    """Choose the Ray cluster that workers run on."""
+
+    address: str | None = None
+    """auto, HOST:PORT or ray://HOST:PORT of a running cluster; null starts Ray on this machine."""
+
+
+@dataclass
 class RunConfig:
     """Hold everything that decides a run's result, and where it is written."""
 
@@ -44,7 +52,11 @@ class RunConfig:
     seed: int = 0
     """Draws splits, wrong answers, demonstrations and bootstrap samples."""
     token_budget: int | None = None
-    """Tokens of one pass; null takes what suits the device."""
+    """Tokens of one pass; null takes what suits the device. In bfloat16 it moves last digits."""
+    workers: int = 1
+    """Processes that share the work, each with a model of its own; more than 1 needs `ray`."""
+    ray: RaySpec = field(default_factory=RaySpec)
+    """Where the workers run."""
     runs_dir: str = RUNS
     force: bool = False
     """Compute again what is already there."""
@@ -66,6 +78,15 @@ class RunConfig:
             raise SettingError(
                 f"token_budget={self.token_budget}: choose at least 1, or null for what suits the "
                 "device."
+            )
+        if self.workers < 1:
+            raise SettingError(
+                f"workers={self.workers}: choose 1, which computes in this process, or more."
+            )
+        if self.workers == 1 and self.ray.address is not None:
+            raise SettingError(
+                f"ray.address={self.ray.address}: workers=1 computes in this process; set workers= "
+                "to the number of GPUs that the cluster has, or leave ray.address out."
             )
 
     def _take_released_dtype(self) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from sadi_bench.batches.executor import Executor
 from sadi_bench.models.finetune import finetuned
 from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.models.loading import Models
@@ -60,8 +61,13 @@ class Prepared:
     pairs: Pairs
 
 
-def prepare(config: RunConfig, task: Task, models: Models) -> Prepared:
-    """Load the model, fine-tune it if asked, and make the task's pairs."""
+def prepare(
+    config: RunConfig, task: Task, models: Models, executor: Executor | None = None
+) -> Prepared:
+    """Load the model, fine-tune it if asked, and make the task's pairs.
+
+    `executor` runs the batches of all that follows; None computes here and keeps nothing.
+    """
     method = method_of(config.method)
     lm = models.load(config.model)
     say(lm.name, lm.notes)
@@ -69,6 +75,10 @@ def prepare(config: RunConfig, task: Task, models: Models) -> Prepared:
     if config.finetune.kind != "none":
         answers = [(pair.prompt, pair.positive) for pair in pairs.tokens]
         lm = finetuned(config.model, config.finetune, answers, config.seed, models)
+    executor = executor or Executor()
+    if executor.workers is not None:  # they have the GPUs; what this process does itself is light
+        lm.network.to("cpu")
+    lm = replace(lm, executor=executor)
     return Prepared(config, method, task, lm, pairs_for(method, lm, task, pairs))
 
 

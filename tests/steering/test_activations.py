@@ -152,16 +152,15 @@ def test_swapping_the_answers_turns_the_sign(lm):
 def test_the_activations_of_a_pass_are_not_kept(llama, monkeypatch):
     """However many pairs there are, those of the pass before the last are gone."""
     monkeypatch.setattr(activations, "TOKENS_PER_PASS", 1)
-    own, references, alive = activations.pair_activations, [], []
+    own, references, alive = activations._read, [], []
 
     def watched(*args):
-        for numbers, values in own(*args):
-            references.append(weakref.ref(values[Site.head]))
-            alive.append(sum(reference() is not None for reference in references))
-            yield numbers, values
-            del values
+        found = own(*args)
+        references.append(weakref.ref(found[Site.head.value]))
+        alive.append(sum(reference() is not None for reference in references))
+        return found
 
-    monkeypatch.setattr(activations, "pair_activations", watched)
+    monkeypatch.setattr(activations, "_read", watched)
     mean_difference(llama, contrasts(8), Site.head)
     assert len(alive) == 8
     assert max(alive) <= 2

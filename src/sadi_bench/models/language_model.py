@@ -3,7 +3,7 @@
 import hashlib
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from sadi_bench.batches.executor import Executor
 from sadi_bench.errors import SettingError
 from sadi_bench.models.families import Family, Site, family_of
 from sadi_bench.models.hooks import edited
 from sadi_bench.models.shapes import Float
+from sadi_bench.models.spec import ModelSpec
 
 FALLBACK_MAX_LENGTH = 2048  # lm-eval's, for models that state none
 SAMPLED = 4096  # weights of a tensor that the digest reads, about
@@ -50,7 +52,8 @@ class LanguageModel:
 
     `fingerprint` names the weights; empty where they were made by hand. `finetune` says how they
     were fine-tuned here; None where they were not. `source` and `revision` are where they were
-    loaded from. `chat`: prompts are wrapped in the tokenizer's chat template.
+    loaded from. `chat`: prompts are wrapped in the tokenizer's chat template. `spec` loads it
+    again, elsewhere too; None where it was made by hand. `executor` runs its batches.
     """
 
     name: str
@@ -62,6 +65,8 @@ class LanguageModel:
     source: str = ""
     revision: str = ""
     chat: bool = False
+    spec: ModelSpec | None = field(default=None, compare=False)
+    executor: Executor = field(default_factory=Executor, compare=False)
 
     def __post_init__(self) -> None:
         family_of(self.network.config)  # refuses an unknown architecture
@@ -86,6 +91,11 @@ class LanguageModel:
     def device(self) -> torch.device:
         """Where token ids go."""
         return self.network.get_input_embeddings().weight.device
+
+    @property
+    def planned_for(self) -> str:
+        """The type of device that batches are planned for: that of the workers, if it has any."""
+        return torch.device(self.spec.device).type if self.spec else self.device.type
 
     def place(self, tensor: Tensor) -> Tensor:
         """Move a tensor to where token ids go; a GPU is not waited for."""

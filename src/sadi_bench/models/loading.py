@@ -146,6 +146,7 @@ def _load(spec: ModelSpec, fingerprint: str, setting: str | None = None) -> Lang
         source=spec.package.requirement if spec.package else str(spec.pretrained),
         revision=commit,
         chat=spec.chat_template,
+        spec=spec,
     )
     with memory_errors(spec):
         return self_tested(lm, setting or "model")

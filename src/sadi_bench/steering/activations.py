@@ -3,18 +3,17 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import partial
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from sadi_bench.batches.job import Arrays, Job, halved, job_key, times_halved
 from sadi_bench.errors import SettingError
 from sadi_bench.models.families import Site
 from sadi_bench.models.hooks import Edit, edited
 from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.models.layout import Layout, layout_of
-from sadi_bench.models.memory import fitting_passes
 from sadi_bench.models.packing import run_branches, run_prefix
 from sadi_bench.models.shapes import Float
 from sadi_bench.steering.cache import cache_key, keep_tensors, kept_tensors
@@ -22,9 +21,6 @@ from sadi_bench.steering.cache import cache_key, keep_tensors, kept_tensors
 TOKENS_PER_PASS = 4096
 MOST_KEPT = 1 << 28
 """Bytes of all pairs' activations, one site's, that the cache takes."""
-
-
-Reading = TypeVar("Reading")
 
 
 @dataclass(frozen=True)
@@ -37,6 +33,10 @@ class EncodedContrast:
     doc_id: int
 
 
+Reader = Callable[[LanguageModel, list[EncodedContrast]], dict[str, Tensor]]
+"""Reads something of a batch of pairs, by name; the first axis is the pairs."""
+
+
 def pair_activations(
     lm: LanguageModel, pairs: Sequence[EncodedContrast], *sites: Site
 ) -> Iterator[tuple[list[int], dict[Site, Float[Tensor, "pair side layer width"]]]]:
@@ -45,35 +45,60 @@ def pair_activations(
     Side 0 is the positive answer, side 1 the negative; read at each answer's last token, float32.
     Raises SettingError where they overflow.
     """
-    return passes(lm, pairs, lambda batch: _read(lm, batch, sites))
+    for numbers, found in passes(lm, pairs, partial(_read, sites=sites)):
+        yield numbers, {site: found[site.value] for site in sites}
 
 
 def passes(
-    lm: LanguageModel,
-    pairs: Sequence[EncodedContrast],
-    read: Callable[[list[EncodedContrast]], Reading],
-) -> Iterator[tuple[list[int], Reading]]:
-    """Read pairs of like length together, fewer where memory runs out."""
-    left = sorted(range(len(pairs)), key=lambda i: -len(pairs[i].prompt))
-    budget = TOKENS_PER_PASS
+    lm: LanguageModel, pairs: Sequence[EncodedContrast], read: Reader
+) -> Iterator[tuple[list[int], dict[str, Tensor]]]:
+    """Read pairs of like length together; yield their numbers and the tensors that `read` gives.
 
-    def take() -> list[int]:
-        return left[: max(1, budget // (len(pairs[left[0]].prompt) + 8))] if left else []
+    `read` is a function of a module, or a `partial` of one with plain values, so that workers can
+    have it and a shard can name it.
+    """
+    job = PairJob(_plan(pairs), tuple(pairs), read)
+    for batch, arrays in zip(job.batches, lm.executor.results(job, lm), strict=True):
+        yield list(batch), {name: torch.from_numpy(array) for name, array in arrays.items()}
 
-    def run(batch: list[int]) -> Reading:
-        return read([pairs[i] for i in batch])
 
-    def shrink(batch: list[int]) -> bool:
-        nonlocal budget
-        budget //= 2
-        return len(batch) > 1
+def _plan(pairs: Sequence[EncodedContrast]) -> tuple[tuple[int, ...], ...]:
+    """Put pairs of like length together, the longest first, up to `TOKENS_PER_PASS`."""
+    left, batches = sorted(range(len(pairs)), key=lambda i: -len(pairs[i].prompt)), []
+    while left:
+        count = max(1, TOKENS_PER_PASS // (len(pairs[left[0]].prompt) + 8))
+        batches.append(tuple(left[:count]))
+        left = left[count:]
+    return tuple(batches)
 
-    bar = tqdm(total=len(pairs), desc="reading pairs", unit="pair", disable=None)
-    with torch.inference_mode(), bar:
-        for batch, found in fitting_passes(lm, take, run, shrink):
-            left = left[len(batch) :]
-            yield batch, found
-            bar.update(len(batch))
+
+@dataclass(frozen=True)
+class PairJob(Job):
+    """Read batches of pairs, by their numbers."""
+
+    batches: Sequence[Sequence[int]]
+    pairs: Sequence[EncodedContrast]
+    read: Reader
+    name: str = "reading pairs"
+    unit: str = "pair"
+
+    def run(self, lm: LanguageModel, batch: Sequence[int], halvings: int) -> Arrays:
+        """Read a batch, in halves where memory is short."""
+        pieces = [[self.pairs[i] for i in piece] for piece in halved(batch, halvings)]
+        found = [self.read(lm, piece) for piece in pieces]
+        return {name: torch.cat([each[name] for each in found]).numpy() for name in found[0]}
+
+    def most_halvings(self, batch: Sequence[int]) -> int:
+        """Go down to one pair."""
+        return times_halved(len(batch))
+
+    def key(self, lm: LanguageModel) -> str:
+        """Hash the pairs, the plan and what is read."""
+        read, given = self.read, ()
+        if isinstance(read, partial):
+            read, given = read.func, (read.args, read.keywords)
+        reader = f"{read.__module__}.{read.__qualname__}"
+        return job_key(lm, reader, given, _tokens(self.pairs), self.batches)
 
 
 def all_activations(
@@ -101,23 +126,26 @@ def prompt_activations(
 
     Raises SettingError where they overflow.
     """
+    numbers, found = zip(*passes(lm, pairs, partial(_read_prompts, site=site)), strict=True)
+    values = torch.cat([each[site.value] for each in found])
+    return values[torch.tensor(sum(numbers, [])).argsort()]
 
-    def read(batch: list[EncodedContrast]) -> Float[Tensor, "pair layer width"]:
-        prompts = [pair.prompt for pair in batch]
-        ends = torch.tensor([len(prompt) - 1 for prompt in prompts])
-        seen: dict[int, Tensor] = {}
 
-        def note(layer: int, raw: Tensor) -> None:
-            values = raw.reshape(len(ends), -1, raw.shape[-1])
-            seen[layer] = values[torch.arange(len(ends)), ends].float().cpu()
+def _read_prompts(
+    lm: LanguageModel, pairs: list[EncodedContrast], site: Site
+) -> dict[str, Float[Tensor, "pair layer width"]]:
+    prompts = [pair.prompt for pair in pairs]
+    ends = torch.tensor([len(prompt) - 1 for prompt in prompts])
+    seen: dict[int, Tensor] = {}
 
-        with edited(lm.network, lm.family, site, note):
-            run_prefix(lm, prompts, with_last=True)
-        values = torch.stack([seen[layer] for layer in range(lm.num_layers)], dim=1)
-        return without_overflow(lm, values)
+    def note(layer: int, raw: Tensor) -> None:
+        values = raw.reshape(len(ends), -1, raw.shape[-1])
+        seen[layer] = values[torch.arange(len(ends)), ends].float().cpu()
 
-    numbers, found = zip(*passes(lm, pairs, read), strict=True)
-    return torch.cat(found)[torch.tensor(sum(numbers, [])).argsort()]
+    with edited(lm.network, lm.family, site, note):
+        run_prefix(lm, prompts, with_last=True)
+    values = torch.stack([seen[layer] for layer in range(lm.num_layers)], dim=1)
+    return {site.value: without_overflow(lm, values)}
 
 
 def mean_difference(
@@ -144,16 +172,26 @@ def _mean_differences(
 ) -> dict[str, Float[Tensor, "layer width"]]:
     """Sum on the way, in float64: memory does not grow with the number of pairs."""
     total = {site.value: torch.zeros((), dtype=torch.float64) for site in Site}
-    for _, found in pair_activations(lm, pairs, *Site):
-        for site, activations in found.items():
-            difference = activations[:, 0].double() - activations[:, 1].double()
-            total[site.value] = total[site.value] + difference.sum(dim=0)
+    for _, found in passes(lm, pairs, _read_differences):
+        for site, sums in found.items():
+            for summed in sums:  # one a piece of the batch
+                total[site] = total[site] + summed
     return {site: (summed / len(pairs)).float() for site, summed in total.items()}
+
+
+def _read_differences(
+    lm: LanguageModel, pairs: list[EncodedContrast]
+) -> dict[str, Float[Tensor, "1 layer width"]]:
+    """Sum positive less negative over the pairs: a shard of it is small, whatever the batch."""
+    return {
+        site: (found[:, 0].double() - found[:, 1].double()).sum(dim=0, keepdim=True)
+        for site, found in _read(lm, pairs, tuple(Site)).items()
+    }
 
 
 def _read(
     lm: LanguageModel, pairs: list[EncodedContrast], sites: tuple[Site, ...]
-) -> dict[Site, Float[Tensor, "pair side layer width"]]:
+) -> dict[str, Float[Tensor, "pair side layer width"]]:
     layout = layout_of(
         [p.prompt for p in pairs],
         [(p.positive, p.negative) for p in pairs],
@@ -170,7 +208,7 @@ def _read(
         run_branches(lm, prefix, layout, 1)
     layers = range(lm.num_layers)
     return {
-        site: without_overflow(
+        site.value: without_overflow(
             lm, torch.stack([found[layer] for layer in layers], dim=2).float().cpu()
         )
         for site, found in seen.items()

@@ -6,6 +6,7 @@ sizes, and the plain fields of the class. Nothing in a file is executed: the cla
 the method's own module names.
 """
 
+import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -67,6 +68,26 @@ def to_bytes(intervention: Intervention) -> bytes:
     facts = {
         "schema": SCHEMA,
         "origin": asdict(intervention.origin),
+        **_facts_of(intervention),
+    }
+    # One entry: several would come in any order.
+    text = json.dumps(facts, sort_keys=True, allow_nan=False)
+    return save(tensors_of(intervention), metadata={KEY: text})
+
+
+def content_digest(intervention: Intervention) -> str:
+    """Hash all that an intervention does, wherever it comes from: its class, facts and tensors."""
+    kind = type(intervention)
+    facts = [kind.__module__, kind.__qualname__, _facts_of(intervention)]
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for name, tensor in sorted(tensors_of(intervention).items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _facts_of(intervention: Intervention) -> dict[str, Any]:
+    return {
         "site": intervention.site.value,
         "reach": intervention.reach.value,
         "overwrites": intervention.overwrites,
@@ -76,10 +97,6 @@ def to_bytes(intervention: Intervention) -> bytes:
             for each in _saved(type(intervention), learnt=False)
         },
     }
-    text = json.dumps(
-        facts, sort_keys=True, allow_nan=False
-    )  # one entry: several come in any order
-    return save(tensors_of(intervention), metadata={KEY: text})
 
 
 def read_artefact(path: Path) -> Intervention:

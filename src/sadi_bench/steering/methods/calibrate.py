@@ -8,6 +8,7 @@ that, averaged over the identify split, the choices get the share that is right 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -61,21 +62,25 @@ def answer_logprobs(
     for pair in prompts:
         lm.check_length(len(pair.prompt) + longest)
 
-    def read(batch: list[EncodedContrast]) -> Float[Tensor, "prompt answer"]:
-        asked, branches = [pair.prompt for pair in batch], [answers] * len(batch)
-        layout = layout_of(asked, branches, packed=lm.packs)
-        successors = successors_of(layout, branches)
-        hidden = run_branches(lm, run_prefix(lm, asked), layout, 1)
-        logprobs = token_scores(lm, hidden, successors).logprobs[:, 0].cpu().double()
-        sums = [
-            [sum(logprobs[row, slot] for row, slot in answer) for answer in steps]
-            for steps in successors.steps
-        ]
-        return torch.tensor(sums, dtype=torch.float64)
+    reader = partial(_read_answers, answers=tuple(answers))
+    numbers, found = zip(*passes(lm, prompts, reader), strict=True)
+    logprobs = torch.cat([each["logprobs"] for each in found])
+    return without_overflow(lm, logprobs[torch.tensor(sum(numbers, [])).argsort()]).numpy()
 
-    numbers, found = zip(*passes(lm, prompts, read), strict=True)
-    logprobs = torch.cat(found)[torch.tensor(sum(numbers, [])).argsort()]
-    return without_overflow(lm, logprobs).numpy()
+
+def _read_answers(
+    lm: LanguageModel, pairs: list[EncodedContrast], answers: Sequence[tuple[int, ...]]
+) -> dict[str, Float[Tensor, "prompt answer"]]:
+    asked, branches = [pair.prompt for pair in pairs], [answers] * len(pairs)
+    layout = layout_of(asked, branches, packed=lm.packs)
+    successors = successors_of(layout, branches)
+    hidden = run_branches(lm, run_prefix(lm, asked), layout, 1)
+    logprobs = token_scores(lm, hidden, successors).logprobs[:, 0].cpu().double()
+    sums = [
+        [sum(logprobs[row, slot] for row, slot in answer) for answer in steps]
+        for steps in successors.steps
+    ]
+    return {"logprobs": torch.tensor(sums, dtype=torch.float64)}
 
 
 def contextual_bias(
