@@ -34,14 +34,14 @@ class Worker:
         """Load the model; on a CPU it uses `threads` threads."""
         torch.set_num_threads(threads)
         self.lm = load(spec)
-        self.halvings = 0
+        self.known: list[Any] = []
 
-    def begin(self, job: Job) -> None:
-        """Take the job whose batches come next."""
-        self.job, self.halvings = job, 0
+    def run(self, asked: list[Any], number: int) -> tuple[Arrays, int]:
+        """Do a batch of a job; `asked` holds the reference to it, which is followed once."""
+        if asked != self.known:
+            import ray
 
-    def run(self, number: int) -> tuple[Arrays, int]:
-        """Do a batch of the job."""
+            self.job, self.known, self.halvings = ray.get(asked[0]), asked, 0
         batch = self.job.batches[number]
         arrays, self.halvings = fitted(self.job, self.lm, batch, self.halvings)
         return arrays, self.halvings
@@ -140,18 +140,17 @@ class _UnderWay:
     """Follow one job: what waits, and which worker does which batch."""
 
     def __init__(self, ray: Any, pool: RayWorkers, job: Job, waiting: deque[int]) -> None:
-        self.ray, self.pool, self.job, self.waiting = ray, pool, ray.put(job), waiting
+        self.ray, self.pool, self.waiting = ray, pool, waiting
+        self.asked = [ray.put(job)]  # in a list Ray leaves it alone; bare, every call would read it
         self.running: dict[Any, tuple[int, Any]] = {}
         self.deaths: Counter[int] = Counter()
         self.idle = list(pool.actors)
-        for actor in self.idle:
-            actor.begin.remote(self.job)
 
     def hand_out(self) -> None:
         """Give every worker that is free a batch."""
         while self.idle and self.waiting:
             number, actor = self.waiting.popleft(), self.idle.pop()
-            self.running[actor.run.remote(number)] = number, actor
+            self.running[actor.run.remote(self.asked, number)] = number, actor
 
     def finished(self) -> Iterator[tuple[int, Arrays, int]]:
         """Wait a second at most; yield the batches that are done."""
@@ -180,7 +179,6 @@ class _UnderWay:
         log.warning("a worker died on batch %d; another takes its place", number)
         self.pool.actors.remove(actor)
         self.pool.actors.append(self.pool.new_actor())
-        self.pool.actors[-1].begin.remote(self.job)
         self.waiting.appendleft(number)
         self.idle.append(self.pool.actors[-1])
 
