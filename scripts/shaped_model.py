@@ -4,8 +4,9 @@
     sadi-bench task=copa model=custom model.pretrained=FOLDER task.n_pairs=4 task.n_select=4 \
         task.n_test=4
 
-Nothing is measured with it but memory and time: its answers mean nothing. Tensors are written one
-shard after the other, so that making it takes 2 GB of memory. The tokenizer is the embedded model's.
+Nothing is measured with it but memory and time: its answers mean nothing. One file of weights is
+written after the other, so that making it takes 2 GB of memory. The embedded model lends its
+tokenizer.
 """
 
 import json

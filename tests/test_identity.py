@@ -51,7 +51,7 @@ def test_other_data_change_the_id():
 @pytest.mark.parametrize(
     "same",
     [
-        {"runs_dir": "elsewhere", "force": True, "keep": True, "debug": True, "token_budget": 9},
+        {"runs_dir": "elsewhere", "force": True, "keep": True, "debug": True, "workers": 9},
         {"judge": JudgeSpec("toxigen-offline")},  # it comes afterwards
         {"method": {**METHOD, "strength": 5.0, "steps": None}},  # as if it were not given
         {"method": dict(reversed(METHOD.items()))},
@@ -144,6 +144,7 @@ JUDGED = {
         ("results/tables.py", set()),
         ("tasks/recipe.py", set(JUDGED)),
         ("models/packing.py", set(JUDGED)),
+        ("batches/executor.py", set(JUDGED)),
         ("steering/methods/sadi.py", set(JUDGED)),
         ("scoring/frame.py", set(JUDGED)),
         ("scoring/judges/offline.py", {"decides"}),

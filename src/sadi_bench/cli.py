@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import signal
 import sys
 from dataclasses import fields
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 import sadi_bench
+from sadi_bench.batches.stopping import Terminated, handled, stop_now
 from sadi_bench.composing import with_other_tasks
 from sadi_bench.config import config_folder, plain_words, register_schemas, settings_of
 from sadi_bench.errors import SettingError, unknown_name
@@ -101,13 +103,14 @@ def main() -> None:
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")  # libraries draw bars unasked
     try:
-        _verb(sys.argv[1] if len(sys.argv) > 1 else "", sys.argv[2:])
+        with handled(stop_now):
+            _verb(sys.argv[1] if len(sys.argv) > 1 else "", sys.argv[2:])
         return
     except _Stopped as stopped:
         error = stopped.__cause__
-    except KeyboardInterrupt:
-        _say("interrupted; nothing that was finished is lost")
-        sys.exit(130)
+    except KeyboardInterrupt as asked:
+        _say("interrupted; nothing that was finished is lost: the same command goes on from here")
+        sys.exit(128 + (signal.SIGTERM if isinstance(asked, Terminated) else signal.SIGINT))
     except Exception as raised:
         error = raised
     if isinstance(error, BrokenPipeError):  # `| head` has read enough

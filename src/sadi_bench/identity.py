@@ -73,7 +73,7 @@ def code_of(config: RunConfig, package: Path = PACKAGE) -> dict[str, Any]:
     """
     scoring = sorted(path.name for path in (package / "scoring").iterdir())
     parts = [f"scoring/{name}" for name in scoring if name != JUDGES or config.judge_decides]
-    digest = source_digest("tasks", "models", "steering", *parts, package=package)
+    digest = source_digest("tasks", "models", "steering", "batches", *parts, package=package)
     asked = [
         (METHODS, config.method["kind"]),
         (READERS, config.task.files.reader),

@@ -21,7 +21,7 @@ class Squares(Job):
     name: str = "squaring"
     unit: str = "number"
 
-    def run(self, lm, batch, halvings):
+    def run(self, lm, batch, halvings):  # noqa: ARG002
         fatal = self.folder / f"kill-{batch[0]}"
         if fatal.exists():
             times = int(fatal.read_text()) - 1
@@ -39,13 +39,15 @@ class Squares(Job):
     def most_halvings(self, batch):
         return times_halved(len(batch))
 
-    def key(self, lm):
+    def key(self, lm):  # noqa: ARG002
         return "0123456789abcdef"
 
 
 def ran(folder: Path) -> list[list[int]]:
     """Return a row a batch that was run: its first number, its pieces, the process, threads."""
     file = folder / "ran.txt"
-    return [[int(x) for x in line.split()] for line in file.read_text().splitlines()] if (
-        file.exists()
-    ) else []
+    return (
+        [[int(x) for x in line.split()] for line in file.read_text().splitlines()]
+        if (file.exists())
+        else []
+    )

@@ -9,11 +9,11 @@ import time
 
 import numpy as np
 import pytest
+from squares import Squares, ran
 
 from sadi_bench.batches.executor import Executor
 from sadi_bench.batches.stopping import Terminated, finishing_first
 from sadi_bench.errors import SettingError
-from squares import Squares, ran
 
 BATCHES = [(5, 4, 3), (2, 1), (9,), (8, 7)]
 

@@ -82,7 +82,7 @@ def test_kept_batches_are_counted_with_those_that_were_halved(folder):
     assert kept_batches(folder.parent) == {}
 
 
-def test_a_full_disk_leaves_no_part_of_a_shard(tmp_path, monkeypatch):
+def test_a_full_disk_leaves_no_part_of_a_shard(tmp_path):
     import resource
 
     shards = Shards(tmp_path / "job", 1, "scoring")
