@@ -69,9 +69,8 @@ def test_a_worker_that_dies_is_replaced_and_its_batch_done_again(workers, lm, tm
 
 def test_a_batch_that_kills_every_worker_is_told_in_one_line(workers, lm, tmp_path):
     (tmp_path / "kill-9").write_text("99")
-    with pytest.raises(
-        SettingError, match=f"{MOST_DEATHS} workers died in turn on batch 2"
-    ) as told:
+    told = f"{MOST_DEATHS} workers died in turn on batch 2"
+    with pytest.raises(SettingError, match=told) as caught:
         squares(Squares(BATCHES, tmp_path), Executor(None, workers), lm)
     assert "\n" not in str(caught.value)
 
