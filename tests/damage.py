@@ -1,6 +1,9 @@
 """Damage to files, as a disk or an editor does it."""
 
 import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -20,3 +23,14 @@ def contents(folder: Path) -> dict[str, bytes]:
     """Read the files of a folder, by name."""
     return {file.relative_to(folder).as_posix(): file.read_bytes()
             for file in sorted(folder.rglob("*")) if file.is_file()}  # fmt: skip
+
+
+@contextmanager
+def full_disk(room: int) -> Iterator[None]:
+    """Let no file of this process grow beyond `room` bytes: "File too large", as a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

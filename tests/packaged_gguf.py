@@ -48,7 +48,8 @@ def _write_gguf(path: Path) -> None:
     writer.add_eos_token_id(257)
     draw = np.random.default_rng(0)
     for name, shape in _shapes(len(tokens)).items():
-        writer.add_tensor(f"{name}.weight", draw.normal(0, 0.2, shape).astype(np.float32))
+        kind = np.float32 if len(shape) == 1 else np.float16
+        writer.add_tensor(f"{name}.weight", draw.normal(0, 0.2, shape).astype(kind))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -127,12 +127,11 @@ def test_a_run_that_cannot_be_moved_up_says_so_in_one_line(old, tmp_path, monkey
     def forbidden(*_):
         raise PermissionError(13, "Permission denied")
 
-    with monkeypatch.context() as patch:
-        with writing_run(tmp_path, "run") as run:
-            run.write_config("number: 2")
-            patch.setattr(os, "replace", forbidden)
-            with pytest.raises(SettingError, match="cannot be written: Permission denied"):
-                run.finish({"sadi_bench": {}})
+    with monkeypatch.context() as patch, writing_run(tmp_path, "run") as run:
+        run.write_config("number: 2")
+        patch.setattr(os, "replace", forbidden)
+        with pytest.raises(SettingError, match="cannot be written: Permission denied"):
+            run.finish({"sadi_bench": {}})
     assert number_of(path) == ("1", 1)
 
 

@@ -11,6 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from sadi_bench.aside import install, making
 from sadi_bench.disk import cache_folder
 from sadi_bench.errors import SettingError
@@ -143,14 +145,24 @@ def _train(
             device=str(model.device),
             autocast=autocast,
         )
-        scratch = partial / "model"
-        shutil.rmtree(scratch, ignore_errors=True)  # what a killed process had begun to write
-        with quiet_transformers():
-            network.save_pretrained(scratch)
-            master.tokenizer.save_pretrained(scratch)
+        _save(network, master.tokenizer, partial / "model", spec)
     finally:
         models.forget(master)  # its weights are no longer those it was loaded with
     return losses
+
+
+def _save(network: Any, tokenizer: Any, folder: Path, spec: FinetuneSpec) -> None:
+    shutil.rmtree(folder, ignore_errors=True)  # what a killed process had begun to write
+    try:
+        with quiet_transformers():
+            network.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+    except SafetensorError as error:  # it wraps the system's error
+        raise SettingError(
+            f"finetune={spec.kind}: the checkpoint cannot be written to {folder.parent} "
+            f"({str(error)[:100]}); make room there, or set SADI_BENCH_CACHE elsewhere. What was "
+            "trained is kept, and the next run goes on with it."
+        ) from error
 
 
 def _kept(folder: Path) -> bool:
