@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from damage import flip
 from sadi_bench.provenance import library_versions
-from terminal import Finished, small_run, write_rows
-from text_runs import stand_alone
+from terminal import Finished, command, small_run, write_rows
+from text_runs import refused, stand_alone
 
 AT_ONCE = "this run was finished before; force=true computes it again"
 OTHER_CODE = "this run was made by other code of tasks, models, steering or scoring"
@@ -89,3 +90,26 @@ def test_a_run_that_does_not_say_what_made_it_is_computed_again(folder):
     again = small_run(folder)
     assert f"{OTHER_CODE}, torch of unknown version (here: " in again.err
     assert "code" in again.result["sadi_bench"]
+
+
+def test_a_finished_run_is_checked_before_it_is_shown(folder):
+    path = small_run(folder, "force=true").path
+    files = json.loads((path / "result.json").read_text())["sadi_bench"]["files"]
+    assert {"config.yaml", "elements.csv", "grid.parquet", "steering.safetensors"} <= files.keys()
+    for name in files:
+        flip(path / name)
+        shown = command("show", str(path))
+        assert refused(shown, f"{path / name}: cannot be read: not the file that was written")
+        assert shown.out == ""
+        assert "force=true" in shown.complaints[0]
+        flip(path / name)
+    flip(path / "grid.parquet")
+    for asked in (small_run(folder), small_run(folder, "keep=true"),
+                  command("apply", str(path), "prompt=a")):  # fmt: skip
+        assert refused(asked, f"{path / 'grid.parquet'}: cannot be read: not the file")
+        assert asked.out == ""
+    (path / "grid.parquet").unlink()
+    assert refused(small_run(folder), f"{path / 'grid.parquet'}: cannot be read: No such file")
+    mended = small_run(folder, "force=true")
+    assert (mended.code, mended.path) == (0, path)
+    assert AT_ONCE in small_run(folder).err

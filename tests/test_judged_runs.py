@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from damage import flip
 from sadi_bench.composing import composed as settings
 from sadi_bench.experiment import run
 from sadi_bench.judging import decisions
@@ -18,7 +19,7 @@ from sadi_bench.scoring.judges.spec import JudgeSpec
 from sadi_bench.session import Session
 from scoring.judges.judge_cases import write_annotated
 from tasks.open_ended_files import write_toxigen
-from terminal import small_run, write_rows
+from terminal import command, small_run, write_rows
 from text_runs import arguments, fits, letters, refused, run_of, stand_alone, texts_of, write_tasks
 
 
@@ -104,6 +105,21 @@ def test_other_code_of_a_judge_judges_again_and_leaves_the_run_as_it_is():
     assert all(kind in row["judged"] for row in load_run(again.path).texts)
     assert again.result["sadi_bench"]["judged"][kind] == known
     assert again.result["date"] == date
+
+
+def test_damaged_decisions_are_made_again_and_the_run_is_not():
+    kind = "truthfulqa-offline"
+    first = run_of("truthfulqa", f"judge={kind}")
+    decided = first.path / f"judged-{kind}.jsonl"
+    whole, date = decided.read_bytes(), first.result["date"]
+    flip(decided)
+    shown = command("show", str(first.path))
+    assert refused(shown, f"{decided}: cannot be read: not the file that was written")
+    assert f"Judge the run again with judge={kind}." in shown.complaints[0]
+    again = run_of("truthfulqa", f"judge={kind}")
+    assert (again.code, again.out, again.result["date"]) == (0, first.out, date)
+    assert f"{decided}: cannot be read" in again.err
+    assert decided.read_bytes() == whole
 
 
 def test_a_text_that_overflowed_is_given_the_worst_by_a_judge_that_comes_afterwards(folder):

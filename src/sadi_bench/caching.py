@@ -7,6 +7,7 @@ from pathlib import Path
 from sadi_bench.disk import cache_folder
 from sadi_bench.errors import SettingError, unknown_name
 from sadi_bench.results.formatting import aligned
+from sadi_bench.sealed import DAMAGED
 
 PARTS = {
     "activations": "what pairs made the models show; read again when asked for",
@@ -14,6 +15,7 @@ PARTS = {
     "packages": "downloads of the package index; fetched again",
     "finetuned": "fine-tuned checkpoints; trained again",
     "judges": "what offline judges learnt; learnt again",
+    DAMAGED: "what was found damaged, and is made again without it",
 }
 """A folder of the cache → what it holds, and what its loss costs."""
 

@@ -43,13 +43,18 @@ def write_atomically(contents: Mapping[Path, bytes]) -> None:
             with suppress(OSError):
                 temporary.unlink()
         raise
+    sync(next(iter(contents)).parent)  # the rename itself must survive a power cut
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
     if os.name == "nt":  # a folder cannot be opened there
         return
-    folder = os.open(next(iter(contents)).parent, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(folder)  # the rename itself must survive a power cut
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)
 
 
 @contextmanager
@@ -69,6 +74,8 @@ def held(file: Path, *, wait: Callable[[], None] | None = None) -> Iterator[bool
         if error.errno not in WITHOUT_LOCKS:
             raise
         locked = False
+        with suppress(OSError):
+            file.unlink()  # made by the attempt; nobody can hold it
     try:
         yield locked
     finally:

@@ -9,7 +9,9 @@ from typing import Any
 
 import yaml
 
+from sadi_bench.aside import delete_leftovers
 from sadi_bench.batches.shards import kept_batches, remove_shards
+from sadi_bench.disk import cache_folder
 from sadi_bench.elsewhere import elsewhere, other_tasks
 from sadi_bench.errors import SettingError
 from sadi_bench.identity import code_of, identifier_of, other_code, plain
@@ -17,7 +19,7 @@ from sadi_bench.judging import check_judge, deciding_judge, judge_run
 from sadi_bench.models.loading import resolved
 from sadi_bench.record import headline_cells, result_of, write_run, write_texts
 from sadi_bench.results.paper import paper_metric
-from sadi_bench.results.reading import load_result
+from sadi_bench.results.reading import check_run, load_result
 from sadi_bench.results.report import report_of_grid
 from sadi_bench.results.run_dir import RunDir, is_complete, writing_run
 from sadi_bench.run_log import Clock, log_to
@@ -75,10 +77,16 @@ def run(config: RunConfig, session: Session | None = None) -> RunResult:
 
 
 def finished_before(path: Path, config: RunConfig) -> str | None:
-    """Say why the run at `path` is shown as it is; None where it must be computed."""
+    """Say why the run at `path` is shown as it is; None where it must be computed.
+
+    Raises:
+        SettingError: a file of the run is damaged or edited.
+    """
     if config.force or not is_complete(path):
         return None
     made_by = other_code(load_result(path), code_of(config))
+    if made_by is None or config.keep:
+        check_run(path, judged=False)
     if made_by is None:
         return "this run was finished before; force=true computes it again"
     if config.keep:
@@ -93,6 +101,7 @@ def compute(
     """Do all that a run is, and write its directory."""
     clock = Clock()
     with writing_run(path.parent, path.name) as run_dir, log_to(run_dir.log_path):
+        delete_leftovers(cache_folder())
         say(task.name, task.notes)
         judge = deciding_judge(config, task.metrics)
         shards = run_dir.path / SHARDS

@@ -4,6 +4,7 @@ The step of its own reads generations.jsonl of a finished run and adds judged-KI
 judge never shares memory with the model and can be changed without writing again.
 """
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,14 @@ from sadi_bench.models.loading import Models
 from sadi_bench.provenance import source_digest
 from sadi_bench.record import headline_cells
 from sadi_bench.results.judged import judged_report
-from sadi_bench.results.reading import TEXT_KEY, load_result, load_texts
+from sadi_bench.results.reading import TEXT_KEY, load_decisions, load_result, load_texts
 from sadi_bench.results.run_dir import writing_run
 from sadi_bench.scoring.judges.base import WORST, Generation, Judge
 from sadi_bench.scoring.judges.choosing import OFFLINE, judge_fingerprint, judge_of
 from sadi_bench.settings import RunConfig
 from sadi_bench.tasks.spec import OutputType
 
+log = logging.getLogger("sadi_bench")
 JUDGED = "judged"
 """The judges' key in result.json: what each of them said stands below its kind."""
 
@@ -64,7 +66,7 @@ def judge_run(path: Path, config: RunConfig, models: Models) -> None:
     if kind == "none" or config.judge_decides:
         return
     identity = _identity(config)
-    if _has_judged(load_result(path), identity, config):
+    if _has_judged(load_result(path), identity, config) and _decisions_whole(path, kind):
         return
     with writing_run(path.parent, path.name) as run_dir:
         result = load_result(path)  # not before: another judge may have been at work
@@ -108,6 +110,15 @@ def _identity(config: RunConfig) -> dict[str, Any]:
         "fingerprint": judge_fingerprint(config.judge, config.task.data_dir),
         "code": source_digest(*CODE),
     }
+
+
+def _decisions_whole(path: Path, kind: str) -> bool:
+    try:
+        load_decisions(path, kind)
+    except SettingError as error:
+        log.warning("%s That is done now.", error)
+        return False
+    return True
 
 
 def _has_judged(result: Mapping[str, Any], identity: Mapping[str, Any], config: RunConfig) -> bool:

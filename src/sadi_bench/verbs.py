@@ -7,6 +7,7 @@ same as name=VALUE. What a verb needs is imported when it is asked for.
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from sadi_bench.disk import RUNS
@@ -78,12 +79,14 @@ def compare(given: Given) -> None:
 def apply(given: Given) -> None:
     """Let the model of a run write, unsteered and steered side by side."""
     from sadi_bench.applying import chat_loop, side_by_side
+    from sadi_bench.results.reading import check_run
     from sadi_bench.run_models import model_of_run
     from sadi_bench.steering.intervention import Intervention
 
     chat, typed = "chat" in given.flags, given.settings.get("prompt")
     if typed is None and sys.stdin.isatty() and not chat:
         raise SettingError('apply: what prompt? Say prompt="...", pipe a line each, or --chat.')
+    check_run(given.run())
     lm = model_of_run(given.run())
     steering = Intervention.load(given.run())
     cell = steering.cell_of(given.settings.get("cell", "heldout"))
@@ -146,6 +149,20 @@ def cache(given: Given) -> None:
     _print(pruned(given.words[1:]))
 
 
+def doctor(given: Given) -> None:
+    """Check every file of the cache and of finished runs; exit code 1 if any is wrong."""
+    from sadi_bench.disk import cache_folder
+    from sadi_bench.doctor import wrong_in_cache, wrong_runs
+
+    wrong = 0
+    for line in chain(wrong_in_cache(cache_folder()), wrong_runs(given.runs_dir)):
+        _print(line)
+        wrong += 1
+    if wrong:
+        sys.exit(1)
+    _print(f"{cache_folder()} and {given.runs_dir}: nothing is wrong")
+
+
 VERBS: dict[str, Verb] = {
     "show": Verb(show, "show RUN [--docs flipped|all] [limit=20]", (1, 1),
                  ("docs", "limit", "runs_dir")),
@@ -159,6 +176,7 @@ VERBS: dict[str, Verb] = {
                     ("runs_dir", "to", "model")),
     "ls": Verb(ls, "ls tasks|models|methods|runs", (1, 1), ("runs_dir",)),
     "cache": Verb(cache, "cache [prune PART]", (0, 99)),
+    "doctor": Verb(doctor, "doctor [runs_dir=]", (0, 0), ("runs_dir",)),
 }  # fmt: skip
 
 

@@ -1,7 +1,10 @@
 """Fine-tuned checkpoints: what is trained, kept, used again and gone on with."""
 
+import errno
+import fcntl
 import io
 import json
+import logging
 import sys
 import threading
 from dataclasses import replace
@@ -13,6 +16,8 @@ import transformers
 from filelock import FileLock
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from damage import flip, full_disk
+from sadi_bench.aside import delete_leftovers, making
 from sadi_bench.errors import SettingError
 from sadi_bench.models import finetune
 from sadi_bench.models.finetune import finetuned
@@ -170,6 +175,22 @@ def test_a_training_that_was_done_but_not_saved_is_saved_without_another_step(
     assert losses == whole.finetune["train_loss"]
 
 
+def test_a_full_disk_after_the_training_costs_none_of_it(kept, steps, monkeypatch):
+    def stopped():
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(finetune, "quiet_transformers", stopped)
+        tune()
+    steps.clear()
+    with full_disk(20_000), pytest.raises(SettingError) as caught:
+        tune()
+    assert "finetune=sft: the checkpoint cannot be written to" in str(caught.value)
+    assert {path.suffix for path in kept.iterdir()} == {".partial"}
+    tune()
+    assert steps == []
+
+
 def test_a_checkpoint_that_was_cut_off_while_written_is_not_gone_on_from(kept, steps):
     expected = weights(tune())
     (done,) = (path for path in kept.iterdir() if path.is_dir())
@@ -289,3 +310,91 @@ def test_too_little_room_is_told_before_training(monkeypatch, steps):
 def test_another_card_than_the_first_is_refused_with_the_remedy():
     with pytest.raises(SettingError, match="set CUDA_VISIBLE_DEVICES=1 and model.device=cuda"):
         finetune._check_device(replace(MODEL, device="cuda:1"), SFT)
+
+
+def test_a_damaged_checkpoint_is_named_and_trained_again(kept, steps, caplog):
+    first = tune()
+    expected, folder = weights(first), kept / first.finetune["checkpoint"]
+    for name in ("model.safetensors", "config.json", "finetune.json", "sealed.json"):
+        steps.clear()
+        caplog.clear()
+        if name == "model.safetensors":
+            flip(folder / name)
+        else:
+            (folder / name).write_text("{")
+        with caplog.at_level(logging.WARNING):
+            again = tune()
+        assert equal(expected, weights(again)), name
+        assert (len(steps), again.finetune["reused"]) == (STEPS, False)
+        (told,) = (message for message in caplog.messages if "made again" in message)
+        assert told.startswith(f"{folder / name}: ")
+    assert [path.name for path in kept.iterdir()] == [folder.name]
+
+
+def interrupt(monkeypatch) -> None:
+    """Stop a training in its last epoch, where the checkpoint of the one before is kept."""
+    original, done = transformers.Trainer.training_step, []
+
+    def stopped(self, *args, **kwargs):
+        done.append(1)
+        if len(done) == STEPS:
+            raise KeyboardInterrupt
+        return original(self, *args, **kwargs)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(transformers.Trainer, "training_step", stopped)
+        tune()
+
+
+def test_a_damaged_training_is_not_gone_on_with(kept, steps, monkeypatch, caplog):
+    expected = weights(tune())
+    kept.rename(kept.with_name("elsewhere"))
+    interrupt(monkeypatch)
+    (saved,) = kept.glob("*.partial/trainer/checkpoint-*")
+    flip(saved / "model.safetensors")
+    steps.clear()
+    assert equal(expected, weights(tune()))
+    assert len(steps) == STEPS
+    assert any(message.startswith(f"{saved}/model.safetensors: not") for message in caplog.messages)
+
+
+def test_a_training_that_is_not_done_outlives_what_else_is_swept(kept, steps, monkeypatch):
+    interrupt(monkeypatch)
+    (partial,) = kept.iterdir()
+    delete_leftovers(kept.parent)
+    steps.clear()
+    key = tune().finetune["checkpoint"]
+    assert 0 < len(steps) < STEPS
+    assert partial == kept / f"{key}.partial"
+    (partial / "trainer" / "checkpoint-4").mkdir(parents=True)  # killed before it was deleted
+    delete_leftovers(kept.parent)
+    assert [path.name for path in kept.iterdir()] == [key]
+
+
+def test_a_holder_that_is_interrupted_before_training_costs_the_waiter_nothing(kept, steps):
+    done = kept / tune().finetune["checkpoint"]
+    done.rename(kept.parent / "aside")
+    steps.clear()
+    found: list[bool] = []
+    waiting = threading.Thread(target=lambda: found.append(tune().finetune["reused"]))
+    with pytest.raises(KeyboardInterrupt), making(done, resumable=True):
+        waiting.start()
+        waiting.join(1)
+        assert waiting.is_alive()
+        raise KeyboardInterrupt
+    waiting.join(60)
+    assert (found, len(steps)) == ([False], STEPS)
+
+
+def test_a_file_system_without_locks_is_told_in_one_line(kept, monkeypatch, caplog):
+    def unsupported(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    expected = weights(tune())
+    kept.rename(kept.with_name("elsewhere"))
+    monkeypatch.setattr(fcntl, "flock", unsupported)
+    with caplog.at_level(logging.INFO):
+        again = tune()
+    assert equal(expected, weights(again))
+    assert sum("has no locks" in message for message in caplog.messages) == 1
+    assert [path.name for path in kept.iterdir()] == [again.finetune["checkpoint"]]

@@ -84,6 +84,10 @@ def python(code: str, *arguments: object) -> subprocess.CompletedProcess:
     return subprocess.run(command(code, *arguments), capture_output=True, text=True, timeout=60)
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
 def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
@@ -142,13 +146,19 @@ def test_a_run_is_complete_only_after_its_result(tmp_path, grid):
     assert load_run(run.path).grid["acc"].all()
 
 
-def test_a_recomputed_run_keeps_its_result_until_something_is_written(finished, grid):
+def test_a_recomputed_run_stays_as_it_is_until_the_new_one_is_finished(finished, grid):
+    before = contents(finished)
     with writing_run(finished.parent, "abc"):
         pass  # a model that fails to load, say
-    assert is_complete(finished)
     with writing_run(finished.parent, "abc") as run:
         run.write_grid(grid.assign(acc=0))
-    assert not is_complete(finished)
+        assert load_run(finished).grid["acc"].any()
+    assert contents(finished) == before
+    with writing_run(finished.parent, "abc") as run:
+        run.write_grid(grid.assign(acc=0))
+        run.finish(RESULT)
+    assert not load_run(finished).grid["acc"].any()
+    assert names(finished) == ["grid.parquet", "result.json"]  # nothing of the old one
 
 
 KILLED = """
@@ -160,20 +170,22 @@ with writing_run(sys.argv[1], "abc") as run:
 """
 
 
-def test_a_process_killed_while_writing_leaves_no_half_file_and_no_result(finished, grid):
+def test_a_process_killed_while_writing_leaves_the_finished_run_as_it_was(finished, grid):
+    before = load_run(finished)
     with subprocess.Popen(
         command(KILLED, finished.parent), stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout.readline() == "writing\n"
         process.send_signal(signal.SIGKILL)
-    # The kill came while the new grid was a temporary file: the old grid stands.
-    assert [name for name in names(finished) if name.endswith(".tmp")]
-    assert len(pd.read_parquet(finished / "grid.parquet")) == len(grid)
-    assert not is_complete(finished)
+    # The kill came while the new grid was a temporary file: the old run stands.
+    assert [name for name in names(finished) if name.startswith(".new-")]
+    after = load_run(finished)
+    assert (after.config, after.result) == (before.config, before.result)
+    pd.testing.assert_frame_equal(after.grid, before.grid)
     with writing_run(finished.parent, "abc") as run:
         write_all(run, grid)
         run.finish(RESULT)
-    assert not [name for name in names(finished) if name.endswith(".tmp")]
+    assert not [name for name in names(finished) if name.startswith(".")]
     assert load_run(finished).config.startswith("task")
 
 
@@ -242,6 +254,7 @@ def test_what_is_computed_again_has_not_been_judged(written, grid):
     with writing_run(written.parent, "abc") as run:
         judge(run)
         write_all(run, grid)
+        run.write_texts([{**JUDGED_TEXT, "text": "a"}])
         run.finish(RESULT)
     assert not list(written.glob("judged*"))
     assert "judged" not in load_run(written).texts[0]

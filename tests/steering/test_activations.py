@@ -6,8 +6,10 @@ import weakref
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from cases import contrasts, in_rows, pair_rows, tiny_lm
+from damage import flip
 from sadi_bench.models.families import Site
 from sadi_bench.steering import activations, cache
 from sadi_bench.steering.activations import (
@@ -133,12 +135,22 @@ def test_what_is_kept_is_not_taken_for_something_else(change):
     assert found.shape != kept.shape or not torch.equal(found, kept)
 
 
-def test_a_file_that_does_not_read_is_computed_again():
+@pytest.mark.parametrize("damage", ["cut off", "a bit", "another shape"])
+def test_a_damaged_file_is_named_and_computed_again(damage, caplog):
     lm = dataclasses.replace(tiny_lm("llama"), fingerprint="tiny llama, seed 0")
     expected = mean_difference(lm, contrasts(), Site.head)
-    for path in cache.cache_folder().rglob("*.safetensors"):
-        path.write_bytes(path.read_bytes()[:100])
+    (path,) = cache.cache_folder().rglob("*.safetensors")
+    whole = path.read_bytes()
+    if damage == "cut off":
+        path.write_bytes(whole[:100])
+    elif damage == "a bit":
+        flip(path)
+    else:
+        save_file({name: tensor[:1].clone() for name, tensor in load_file(path).items()}, path)
     assert torch.equal(mean_difference(lm, contrasts(), Site.head), expected)
+    (told,) = (message for message in caplog.messages if "made again" in message)
+    assert told.startswith(f"{path}: not what was written")
+    assert path.read_bytes() == whole
 
 
 def test_swapping_the_answers_turns_the_sign(lm):

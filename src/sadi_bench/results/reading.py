@@ -4,9 +4,10 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ import yaml
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from sadi_bench.disk import sha256
 from sadi_bench.errors import SettingError
 from sadi_bench.results.run_dir import (
     CONFIG,
@@ -26,13 +28,14 @@ from sadi_bench.results.run_dir import (
     STEERING,
     TEXTS,
     is_complete,
-    sha256,
+    settle,
 )
 
 if TYPE_CHECKING:
     from sadi_bench.steering.intervention import Intervention
 
 REPORTED = ("protocols", "cells", "answers", "diagnosis", "also")
+Found = TypeVar("Found")
 TEXT_KEY = ("split", "doc_id", "cell")
 """What names a text within its run."""
 
@@ -89,6 +92,7 @@ def load_result(path: str | os.PathLike) -> dict[str, object]:
         SettingError: the run was never finished, or the file is damaged.
     """
     path = Path(path)
+    settle(path)
     if not is_complete(path):
         raise SettingError(f"{path}: no finished run: {RESULT} is missing. Run it (again) first.")
     result = _read(path / RESULT, _json)
@@ -115,8 +119,39 @@ def load_run(path: str | os.PathLike) -> Run:
     Raises:
         SettingError: a file is missing, cut off or changed; the message names it.
     """
-    path = Path(path)
+    return _of_one_result(Path(path), _run_of)
+
+
+def check_run(path: str | os.PathLike, *, judged: bool = True) -> None:
+    """Compare the files of a finished run with their digests in result.json.
+
+    `judged=False` leaves the judges' decisions out, which can be made again without the run.
+
+    Raises:
+        SettingError: a file is missing, damaged or edited; the message names it.
+    """
+
+    def check(path: Path, result: Mapping[str, Any]) -> None:
+        decisions = DECISIONS.format("*")
+        for name, digest in result["sadi_bench"].get("files", {}).items():
+            if judged or not fnmatch(name, decisions):
+                _read(path / name, Path.is_file, digest)
+
+    _of_one_result(Path(path), check)
+
+
+def _of_one_result(path: Path, read: Callable[[Path, Mapping[str, Any]], Found]) -> Found:
+    """Read files of a run; begin again where another process finished the run meanwhile."""
     result = load_result(path)
+    try:
+        return read(path, result)
+    except SettingError:
+        if load_result(path) == result:
+            raise
+    return _of_one_result(path, read)
+
+
+def _run_of(path: Path, result: dict[str, Any]) -> Run:
     read = partial(_listed, path, result["sadi_bench"].get("files", {}))
     read(STEERING, Path.is_file, None)  # its digest alone; `tensors` and `steering` read it
     judges = result["sadi_bench"].get("judged", {})
@@ -142,6 +177,12 @@ def load_grid(path: str | os.PathLike) -> pd.DataFrame:
 def load_texts(path: Path, result: Mapping[str, Any]) -> list[dict[str, object]]:
     """Read what the model wrote, without what judges said of it."""
     return _listed(path, result["sadi_bench"].get("files", {}), TEXTS, _json_lines, [])
+
+
+def load_decisions(path: Path, kind: str) -> list[dict[str, object]]:
+    """Read what the judge of a kind said, checked against its digest in result.json."""
+    digests = load_result(path)["sadi_bench"].get("files", {})
+    return _listed(path, digests, DECISIONS.format(kind), _json_lines, [])
 
 
 def _with_decisions(
@@ -176,9 +217,15 @@ def _read(file: Path, reader: Callable[[Path], object], digest: str | None = Non
     except (OSError, ValueError, SafetensorError, yaml.YAMLError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise SettingError(
-            f"{file}: cannot be read: {' '.join(str(reason).split())}. "
-            "Compute the run again with force=true."
+            f"{file}: cannot be read: {' '.join(str(reason).split())}. {_remedy(file.name)}"
         ) from error
+
+
+def _remedy(name: str) -> str:
+    judge = name.removeprefix("judged-").removesuffix(".jsonl")
+    if name == DECISIONS.format(judge):
+        return f"Judge the run again with judge={judge}."
+    return "Compute the run again with force=true."
 
 
 def _json(file: Path) -> object:

@@ -1,11 +1,19 @@
 """A run directory: every file whole or absent, `result.json` last.
 
 Open it with `writing_run(runs_dir, identifier)`, write the files, call `finish(result)`; read it
-back with `loading.load_run(path)`. What a judge says later is added: the run stays finished.
+back with `reading.load_run(path)`. What a judge says later is added: the run stays finished.
+
+A finished run that is computed again, or judged, stays as it is until the new one is whole:
+
+    1. new files go into .new-XXXX/, its result.json last    killed here: the old run stands
+    2. what the new run does not have is deleted, its own
+       files are moved up, result.json last                  killed here: whoever opens it goes on
 """
 
-import hashlib
+import json
 import os
+import secrets
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -14,9 +22,10 @@ from pathlib import Path
 import pandas as pd
 from filelock import Timeout
 
-from sadi_bench.disk import held, sha256, write_atomically
+from sadi_bench.disk import held, sha256, sync, write_atomically
 from sadi_bench.errors import SettingError
 from sadi_bench.results.strict_json import json_bytes
+from sadi_bench.sealed import delete_temporary
 
 CONFIG = "config.yaml"
 PAIRS = "pairs.jsonl"
@@ -30,6 +39,8 @@ LOG = "log.txt"
 ALSO = "also-{}.parquet"
 """The scores on another task, by its name."""
 LOCK = ".lock"
+STAGED = ".new-"
+"""How folders begin that hold the new files of a finished run."""
 DATA_FILES = (CONFIG, PAIRS, DOCS, ELEMENTS, GRID, STEERING, TEXTS)
 DECISIONS = "judged-{}.jsonl"
 """A judge's decisions, by its kind."""
@@ -49,9 +60,9 @@ def run_folder(name: str, runs_dir: str | os.PathLike) -> Path:
 
 @contextmanager
 def writing_run(runs_dir: str | os.PathLike, identifier: str) -> Iterator["RunDir"]:
-    """Open a run directory for writing, alone; what an interrupted run left is reused.
+    """Open a run directory for writing, alone; what an interrupted run left is cleared away.
 
-    A finished run stays finished until its first file is written again.
+    A finished run stays finished, and as it is, until `finish`.
 
     Raises:
         SettingError: the folder cannot be made, or another process is writing this run.
@@ -68,18 +79,38 @@ def writing_run(runs_dir: str | os.PathLike, identifier: str) -> Iterator["RunDi
                     f"{path}: another process is computing this very run; wait until it is done, "
                     "or set runs_dir=… to another folder."
                 ) from None
-        # Nobody else writes here, so these are what a killed process left.
-        for leftover in path.glob(".*.tmp") if locked else ():
-            with suppress(OSError):
-                leftover.unlink()
-        yield RunDir(path)
+            _move_all(path)
+            if locked:  # nobody else writes here, so these are what a killed process left
+                _clear(path)
+        place = path / f"{STAGED}{secrets.token_hex(4)}" if is_complete(path) else path
+        try:
+            yield RunDir(path, place)
+        finally:
+            if place != path and not (place / RESULT).exists():
+                shutil.rmtree(place, ignore_errors=True)
+
+
+def settle(path: Path) -> None:
+    """Move a finished run's files into place, where a process was killed while it did so.
+
+    Raises:
+        SettingError: the run's folder cannot be written.
+    """
+    if any(path.glob(f"{STAGED}*/{RESULT}")):
+        with write_errors(path), held(path / LOCK, wait=lambda: None):
+            _move_all(path)
 
 
 @dataclass(frozen=True)
 class RunDir:
-    """Writes the files of one run, each by rename; get one from `writing_run`."""
+    """Writes the files of one run, each by rename; get one from `writing_run`.
+
+    Files are written into `place`: the run's own `path`, or a folder in it where `path` has a
+    finished run.
+    """
 
     path: Path
+    place: Path
 
     @property
     def log_path(self) -> Path:
@@ -124,31 +155,65 @@ class RunDir:
         Adds `sadi_bench.files`: the SHA-256 of every file written, so that a file that was cut
         off or exchanged afterwards is found out when the run is loaded.
         """
-        written = [name for name in DATA_FILES if (self.path / name).is_file()]
-        written += sorted(file.name for file in self.path.glob(ALSO.format("*")))
-        self._put(
-            {RESULT: _with_files(result, {name: sha256(self.path / name) for name in written})}
-        )
+        written = {file.name: sha256(file) for file in _data_files(self.place)}
+        self._finish(_with_files(result, written))
 
     def add_judged(
         self, kind: str, rows: Iterable[Mapping[str, object]], result: Mapping[str, object]
     ) -> None:
         """Add a judge's decisions, and result.json anew; a finished run stays finished."""
-        name, content = DECISIONS.format(kind), _json_lines(rows)
-        files = result["sadi_bench"]["files"] | {name: hashlib.sha256(content).hexdigest()}
-        self._put({name: content, RESULT: _with_files(result, files)})
+        name = DECISIONS.format(kind)
+        self._write(name, _json_lines(rows))
+        digest = {name: sha256(self.place / name)}
+        self._finish(_with_files(result, result["sadi_bench"]["files"] | digest))
 
     def _write(self, name: str, content: bytes) -> None:
         with write_errors(self.path / name):
-            # From here on the old result, and its judges, no longer describe what lies beside them.
-            (self.path / RESULT).unlink(missing_ok=True)
-            for judged in self.path.glob(DECISIONS.format("*")):
-                judged.unlink()
-        self._put({name: content})
+            self.place.mkdir(exist_ok=True)
+            write_atomically({self.place / name: content})
 
-    def _put(self, contents: Mapping[str, bytes]) -> None:
-        with write_errors(self.path / next(iter(contents))):
-            write_atomically({self.path / name: content for name, content in contents.items()})
+    def _finish(self, result: bytes) -> None:
+        self._write(RESULT, result)
+        if self.place != self.path:
+            with write_errors(self.path):
+                _move(self.place, self.path)
+
+
+def _move_all(path: Path) -> None:
+    for result in sorted(path.glob(f"{STAGED}*/{RESULT}")):
+        _move(result.parent, path)
+
+
+def _move(place: Path, path: Path) -> None:
+    """Let a new run, which is whole, take the place of the old one; can be done again at any point.
+
+    A file that is not there was moved before.
+    """
+    files = json.loads((place / RESULT).read_bytes())["sadi_bench"]["files"]
+    for old in [*_data_files(path), *path.glob(DECISIONS.format("*"))]:
+        if old.name not in files:
+            old.unlink(missing_ok=True)
+    for name in [*files, RESULT]:
+        if name == RESULT:
+            sync(path)  # the other files first
+        with suppress(FileNotFoundError):
+            os.replace(place / name, path / name)
+    sync(path)
+    shutil.rmtree(place, ignore_errors=True)
+
+
+def _clear(path: Path) -> None:
+    delete_temporary(path)
+    for place in path.glob(f"{STAGED}*"):
+        shutil.rmtree(place, ignore_errors=True)
+    if not is_complete(path):
+        for file in _data_files(path):
+            file.unlink()
+
+
+def _data_files(folder: Path) -> list[Path]:
+    named = [folder / name for name in DATA_FILES]
+    return [file for file in named if file.is_file()] + sorted(folder.glob(ALSO.format("*")))
 
 
 def _with_files(result: Mapping[str, object], files: Mapping[str, str]) -> bytes:

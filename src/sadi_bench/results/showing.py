@@ -14,7 +14,7 @@ from sadi_bench.results.formatting import MAX_WIDTH, MISSING, aligned, metric_na
 from sadi_bench.results.grid import UNSTEERED
 from sadi_bench.results.notes import wrapped
 from sadi_bench.results.paper.table_runs import named_result
-from sadi_bench.results.reading import Run, load_run
+from sadi_bench.results.reading import Run, check_run, load_run
 from sadi_bench.results.run_facts import ROWS, choice_words
 from sadi_bench.results.scored import ANSWERS
 from sadi_bench.results.tables import method_name, run_table
@@ -43,7 +43,12 @@ class Shown:
 
 
 def shown_run(path: str | os.PathLike) -> str:
-    """Return a finished run's table, as the run printed it."""
+    """Return a finished run's table, as the run printed it.
+
+    Raises:
+        SettingError: there is no finished run, or a file of it is damaged or edited.
+    """
+    check_run(path)
     return run_table(named_result(Path(path)), path)
 
 

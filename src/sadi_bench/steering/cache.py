@@ -8,11 +8,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from sadi_bench.disk import cache_folder, write_atomically
+from sadi_bench.disk import cache_folder
 from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.provenance import library_versions, source_digest
+from sadi_bench.sealed import keep_file, kept_file
 
 NO_KEY = ""
+SUFFIX = ".safetensors"
 CODE = "models", "steering/activations.py"  # all of this package that computes an activation
 
 
@@ -29,9 +31,11 @@ def cache_key(lm: LanguageModel, *inputs: object) -> str:
 
 
 def kept_tensors(key: str) -> dict[str, Tensor] | None:
-    """Read what was kept under a key; None if nothing was, or it does not read."""
+    """Read what was kept under a key; None if nothing was, or it is damaged, which is told."""
+    if key == NO_KEY or (path := kept_file(_folder(), key, SUFFIX)) is None:
+        return None
     try:
-        return load_file(_path(key)) if key != NO_KEY else None
+        return load_file(path)
     except (OSError, SafetensorError):
         return None
 
@@ -40,13 +44,11 @@ def keep_tensors(key: str, tensors: Mapping[str, Tensor]) -> None:
     """Keep tensors under a key, atomically; a cache that cannot be written is no error."""
     if key == NO_KEY:
         return
-    path = _path(key)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically({path: save(dict(tensors))})
+        keep_file(_folder(), key, SUFFIX, save(dict(tensors)))
     except (OSError, SafetensorError):
         return
 
 
-def _path(key: str) -> Path:
-    return cache_folder() / "activations" / f"{key}.safetensors"
+def _folder() -> Path:
+    return cache_folder() / "activations"

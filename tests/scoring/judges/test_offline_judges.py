@@ -118,6 +118,15 @@ def test_a_cache_that_is_spoilt_or_cannot_be_written_is_no_error(tmp_path, monke
     assert measured(rows, "a") == first
 
 
+def test_an_edited_auc_is_named_and_measured_again(tmp_path, caplog):
+    rows = labelled(sentences())
+    first = measured(rows, "a")
+    (kept,) = (tmp_path / "cache" / "judges").glob("*.json")
+    kept.write_text('{"in_domain": 0.99, "held_out": 0.99}')
+    assert measured(rows, "a") == first
+    assert caplog.messages[0].startswith(f"{kept}: not what was written")
+
+
 def test_labels_drawn_by_lot_have_an_auc_of_chance():
     rng = random.Random(0)
     rows = [(text, group, rng.choice([1.0, 4.0])) for text, group, _ in sentences(400)]

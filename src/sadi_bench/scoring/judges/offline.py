@@ -7,6 +7,7 @@ were not fitted to, and stands beside every number that they give.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
@@ -20,9 +21,10 @@ from sklearn.model_selection import GroupKFold, StratifiedKFold
 from sklearn.pipeline import Pipeline, make_pipeline, make_union
 from tqdm import tqdm
 
-from sadi_bench.disk import cache_folder, write_atomically
+from sadi_bench.disk import cache_folder
 from sadi_bench.errors import SettingError
 from sadi_bench.scoring.judges.base import Generation, decided
+from sadi_bench.sealed import keep_file, kept_file
 
 FOLDS = 5
 
@@ -103,16 +105,13 @@ def check_rows(judge: str, path: Path, rows: Sequence[LabelledText]) -> None:
 
 def measured(rows: Sequence[LabelledText], name: str) -> Auc:
     """Cross-validate the classifier; done once for the same rows, then read from the cache."""
-    path = cache_folder() / "judges" / f"{_key(rows)}.json"
-    try:
-        return Auc(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        auc = _cross_validated(rows, name)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically({path: json.dumps(asdict(auc)).encode()})
-    except OSError:
-        pass  # a cache that cannot be written is no error
+    folder, key = cache_folder() / "judges", _key(rows)
+    if (path := kept_file(folder, key, ".json")) is not None:
+        with suppress(OSError, ValueError, TypeError):
+            return Auc(**json.loads(path.read_text(encoding="utf-8")))
+    auc = _cross_validated(rows, name)
+    with suppress(OSError):  # a cache that cannot be written is no error
+        keep_file(folder, key, ".json", json.dumps(asdict(auc)).encode())
     return auc
 
 
