@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
@@ -29,7 +30,7 @@ def write_atomically(contents: Mapping[Path, bytes]) -> None:
 
     All of them are on the disk before the first takes its place: a full disk changes nothing.
     """
-    staged = {path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp"): path for path in contents}
+    staged = {_aside(path): path for path in contents}
     try:
         for temporary, path in staged.items():
             with temporary.open("xb") as file:
@@ -43,11 +44,40 @@ def write_atomically(contents: Mapping[Path, bytes]) -> None:
             with suppress(OSError):
                 temporary.unlink()
         raise
+    _keep_names(next(iter(contents)).parent)
+
+
+@contextmanager
+def written_aside(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that takes its place when it is closed; a reader sees old or new, never a part.
+
+    Where the block fails nothing changes.
+    """
+    temporary = _aside(path)
+    try:
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+    _keep_names(path.parent)
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+
+
+def _keep_names(place: Path) -> None:
+    """Let the renames in a folder survive a power cut."""
     if os.name == "nt":  # a folder cannot be opened there
         return
-    folder = os.open(next(iter(contents)).parent, os.O_RDONLY)
+    folder = os.open(place, os.O_RDONLY)
     try:
-        os.fsync(folder)  # the rename itself must survive a power cut
+        os.fsync(folder)
     finally:
         os.close(folder)
 
