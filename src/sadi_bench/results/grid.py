@@ -46,8 +46,9 @@ def cell_parameters(grid: Columns) -> dict[int, dict[str, object]]:
 
 def of_cells(grid: Columns, name: str) -> dict[int, object]:
     """Read a column that is the same on all documents: each cell's value, from its first row."""
-    cells, rows = np.unique(grid["cell"].to_numpy(), return_index=True)
-    return dict(zip(cells.tolist(), grid[name].iloc[rows].tolist(), strict=True))
+    cells = grid["cell"]
+    first = ~cells.duplicated()
+    return dict(sorted(zip(cells[first].tolist(), grid[name][first].tolist(), strict=True)))
 
 
 def measured(grid: Columns, metrics: Iterable[str]) -> list[str]:

@@ -76,13 +76,15 @@ class Scored:
 
     def _check_complete(self) -> None:
         docs, cells = self._place
+        places = docs.astype(np.int64) * len(self.cells) + cells
+        shape = len(self.docs), len(self.cells)
+        counts = np.bincount(places, minlength=shape[0] * shape[1]).reshape(shape)
         for split in dict.fromkeys(self.splits):
-            here = self.splits[docs] == split
-            n_docs, n_cells = (self.splits == split).sum(), len(np.unique(cells[here]))
-            pairs = docs[here].astype(np.int64) * len(self.cells) + cells[here]
-            if here.sum() != n_docs * n_cells or len(np.unique(pairs)) != here.sum():
+            own = counts[self.splits == split]
+            n_docs, n_cells = len(own), int(own.any(axis=0).sum())
+            if own.sum() != n_docs * n_cells or own.max() > 1:
                 raise ValueError(
-                    f"The {split} split has {here.sum()} rows for {n_docs} documents × {n_cells} "
+                    f"The {split} split has {own.sum()} rows for {n_docs} documents × {n_cells} "
                     f"cells = {n_docs * n_cells}: every cell needs every document once."
                 )
 
