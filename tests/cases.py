@@ -11,9 +11,9 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+from sadi_bench.grid_file import whole_frame
 from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.models.tiny_random import byte_tokenizer
-from sadi_bench.parquet import whole_frame
 from sadi_bench.scoring.bridge import SteeredLM
 from sadi_bench.scoring.choices import ChoiceRequest, ChoiceScores
 from sadi_bench.scoring.frame import score_grid

@@ -11,10 +11,10 @@ import yaml
 
 from sadi_bench.elsewhere import elsewhere, other_tasks
 from sadi_bench.errors import SettingError
+from sadi_bench.grid_file import Columns
 from sadi_bench.identity import code_of, identifier_of, other_code, plain
 from sadi_bench.judging import check_judge, deciding_judge, judge_run
 from sadi_bench.models.loading import resolved
-from sadi_bench.parquet import Columns
 from sadi_bench.record import headline_cells, result_of, write_run, write_texts
 from sadi_bench.results.paper import paper_metric
 from sadi_bench.results.reading import load_result

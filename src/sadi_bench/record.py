@@ -10,8 +10,8 @@ import lm_eval
 import pandas as pd
 import torch
 
+from sadi_bench.grid_file import Columns
 from sadi_bench.models.language_model import LanguageModel
-from sadi_bench.parquet import Columns
 from sadi_bench.provenance import commit, environment
 from sadi_bench.results.groups import group_means
 from sadi_bench.results.paper.departures import departures

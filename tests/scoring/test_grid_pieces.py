@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sadi_bench.parquet import ParquetColumns, whole_frame, write_pieces
+from sadi_bench.grid_file import ParquetColumns, whole_frame, write_pieces
 from sadi_bench.results.report import report
 from sadi_bench.scoring import frame, outcomes
 from sadi_bench.scoring.bridge import SteeredLM

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from sadi_bench.errors import SettingError
-from sadi_bench.parquet import Columns
+from sadi_bench.grid_file import Columns
 
 UNSTEERED = 0
 PARAMETERS, METRICS = "parameters", "metrics"

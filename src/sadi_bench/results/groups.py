@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from sadi_bench.parquet import Columns
+from sadi_bench.grid_file import Columns
 from sadi_bench.results.formatting import aligned, metric_name, percent
 from sadi_bench.results.scored import Scored
 

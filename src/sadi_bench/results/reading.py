@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from sadi_bench.errors import SettingError
-from sadi_bench.parquet import Columns, ParquetColumns
+from sadi_bench.grid_file import Columns, ParquetColumns
 from sadi_bench.results.run_dir import (
     CONFIG,
     DECISIONS,

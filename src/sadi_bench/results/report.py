@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from sadi_bench.parquet import Columns
+from sadi_bench.grid_file import Columns
 from sadi_bench.results.answer_shares import answer_report
 from sadi_bench.results.diagnosis import diagnosis
 from sadi_bench.results.grid import METRICS as GRID_METRICS

@@ -17,7 +17,7 @@ from filelock import Timeout
 
 from sadi_bench.disk import held, sha256, write_atomically, written_aside
 from sadi_bench.errors import SettingError
-from sadi_bench.parquet import ParquetColumns, write_pieces
+from sadi_bench.grid_file import ParquetColumns, write_pieces
 from sadi_bench.results.strict_json import json_bytes
 
 CONFIG = "config.yaml"

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from sadi_bench.parquet import Columns
+from sadi_bench.grid_file import Columns
 from sadi_bench.results.grid import UNSTEERED, cell_parameters, measured, of_cells
 from sadi_bench.results.separation import (
     answer_auc,

@@ -6,7 +6,7 @@ from typing import Any
 
 from lm_eval.api.metrics import stderr_for_metric
 
-from sadi_bench.parquet import Columns
+from sadi_bench.grid_file import Columns
 from sadi_bench.tasks.task import Task
 
 BOOTSTRAP = 100_000  # lm-eval's own number, for aggregations that have no formula

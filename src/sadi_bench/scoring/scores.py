@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from sadi_bench.parquet import whole_frame
+from sadi_bench.grid_file import whole_frame
 from sadi_bench.scoring.frame import Pieces
 
 

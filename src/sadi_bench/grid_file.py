@@ -5,7 +5,7 @@ read the few columns that a report asks for.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,12 +20,10 @@ ATTRS = b"PANDAS_ATTRS"  # pandas' own name for a frame's attrs in a file
 def write_pieces(file: BinaryIO, pieces: Iterable[pd.DataFrame]) -> None:
     """Write frames of the same columns one below the other, each as row groups of its own.
 
-    Types and attrs are those of the first piece. No row is written where there is no piece.
+    Types and attrs are those of the first piece, which there must be.
     """
     rest = iter(pieces)
-    first = next(rest, None)
-    if first is None:
-        return
+    first = next(rest)
     schema = _schema(first)
     with pq.ParquetWriter(file, schema) as writer:
         for piece in chain([first], rest):
@@ -68,9 +66,6 @@ class ParquetColumns:
 
     def __contains__(self, name: object) -> bool:
         return name in self.columns
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.columns)
 
     def __getitem__(self, name: str) -> pd.Series:
         if name not in self.columns:
