@@ -197,7 +197,8 @@ def _ours(bench: _Bench) -> float:
     from sadi_bench.scoring.frame import score_grid
 
     steered = SteeredLM(bench.lm, bench.intervention, keep_newline=bench.keep_newline)
-    score_grid(bench.task, steered)[0]
+    for _ in score_grid(bench.task, steered)[0]():
+        pass
     return 1.0
 
 

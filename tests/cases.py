@@ -6,14 +6,19 @@ from dataclasses import replace
 from functools import cache
 
 import numpy as np
+import pandas as pd
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+from sadi_bench.grid_file import whole_frame
 from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.models.tiny_random import byte_tokenizer
+from sadi_bench.scoring.bridge import SteeredLM
 from sadi_bench.scoring.choices import ChoiceRequest, ChoiceScores
+from sadi_bench.scoring.frame import score_grid
 from sadi_bench.steering.activations import EncodedContrast
+from sadi_bench.tasks.task import Task
 from tiny import TINY
 
 LENGTHS = (9, 30, 1)  # ragged; one beyond the windows of 16, one without a prefix
@@ -79,6 +84,11 @@ def plain_logits(lm: LanguageModel, tokens: Sequence[int]) -> torch.Tensor:
     """Logits [seq vocab] of the network alone."""
     with torch.no_grad():
         return lm.network(input_ids=torch.tensor([list(tokens)]), use_cache=False).logits[0]
+
+
+def scored_grid(task: Task, steered: SteeredLM) -> pd.DataFrame:
+    """The task's grid in one frame."""
+    return whole_frame(score_grid(task, steered)[0]())
 
 
 @cache

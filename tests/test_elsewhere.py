@@ -54,7 +54,7 @@ def test_the_chosen_cell_is_measured_beside_the_unsteered_model(finished, folder
         assert found[row]["acc"]["value"] == pytest.approx(acc)
     lm = sb.load_model("tiny-random")
     task = sb.load_task("sst2", data_dir=str(folder / "sst2"))
-    whole = score_task(lm, task, run.steering).frame
+    whole = score_task(lm, task, run.steering).whole()
     for cell, there in ((0, 0), (1, found["cell"])):
         ours = frame[frame["cell"] == cell].set_index("doc_id")["acc"]
         theirs = whole[(whole["split"] == "test") & (whole["cell"] == there)]

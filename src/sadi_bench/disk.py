@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
@@ -29,7 +30,7 @@ def write_atomically(contents: Mapping[Path, bytes]) -> None:
 
     All of them are on the disk before the first takes its place: a full disk changes nothing.
     """
-    staged = {path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp"): path for path in contents}
+    staged = {_aside(path): path for path in contents}
     try:
         for temporary, path in staged.items():
             with temporary.open("xb") as file:
@@ -44,6 +45,30 @@ def write_atomically(contents: Mapping[Path, bytes]) -> None:
                 temporary.unlink()
         raise
     sync(next(iter(contents)).parent)  # the rename itself must survive a power cut
+
+
+@contextmanager
+def written_aside(path: Path) -> Iterator[BinaryIO]:
+    """Open a file that takes its place when it is closed; a reader sees old or new, never a part.
+
+    Where the block fails nothing changes.
+    """
+    temporary = _aside(path)
+    try:
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+    sync(path.parent)
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
 
 
 def sync(path: Path) -> None:

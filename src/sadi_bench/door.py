@@ -107,7 +107,7 @@ def score(
     check_model(steering.origin, lm)
     check_unwatched(lm.network)
     judge = own_judge(task)
-    return score_task(lm, task, steering, judge=judge, token_budget=token_budget).frame
+    return score_task(lm, task, steering, judge=judge, token_budget=token_budget).whole()
 
 
 def run(*overrides: str) -> Run:

@@ -68,7 +68,8 @@ def elsewhere(
     for task in tasks:
         say(task.name, task.notes)
         budget, judge = prepared.config.token_budget, own_judge(task)
-        frame = score_task(prepared.lm, task, alone, judge=judge, token_budget=budget).frame
+        scores = score_task(prepared.lm, task, alone, judge=judge, token_budget=budget)
+        frame = scores.whole()
         found[task.name] = Elsewhere(frame, _numbers(task, frame, row, chosen[row]))
     return found
 

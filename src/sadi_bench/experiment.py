@@ -14,6 +14,7 @@ from sadi_bench.batches.shards import kept_batches, remove_shards
 from sadi_bench.disk import cache_folder
 from sadi_bench.elsewhere import elsewhere, other_tasks
 from sadi_bench.errors import SettingError
+from sadi_bench.grid_file import Columns
 from sadi_bench.identity import code_of, identifier_of, other_code, plain
 from sadi_bench.judging import check_judge, deciding_judge, judge_run
 from sadi_bench.models.loading import resolved
@@ -111,11 +112,12 @@ def compute(
         steering = fit(prepared)
         clock.lap("fit")
         scores = score(prepared, steering, judge)
-        clock.lap("score")
         # Before choosing, which may fail; not earlier: till now force=true keeps the old result.
         run_dir.write_config(yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True))
         write_run(run_dir, steering, scores, prepared.pairs)
-        found = report_of_grid(scores.frame, config.select_by, config.seed)
+        clock.lap("score")  # the metrics were computed while the grid was written
+        grid = run_dir.grid
+        found = report_of_grid(grid, config.select_by, config.seed)
         chosen = headline_cells(found["protocols"])
         origin = dataclasses.replace(steering.origin, chosen=chosen)
         run_dir.write_steering(to_bytes(dataclasses.replace(steering, origin=origin)))
@@ -127,7 +129,8 @@ def compute(
         clock.lap("elsewhere")
         if judge is not None:
             ours["judge_note"] = judge.note
-        result = result_of(prepared, steering, scores, found["protocols"], noted(prepared, scores))
+        notes = noted(prepared, grid)
+        result = result_of(prepared, steering, scores, grid, found["protocols"], notes)
         ours |= {"seconds": clock.seconds, "batches": kept_batches(shards)}
         result["sadi_bench"] |= ours
         run_dir.finish(result)
@@ -163,15 +166,15 @@ def measured_elsewhere(
     """Score the chosen cell on other tasks, and write their frames."""
     found = elsewhere(prepared, steering, chosen, others)
     for name, each in found.items():
-        run_dir.write_also(name, each.frame)
+        run_dir.write_also(name, [each.frame])
     return {"also": {name: each.numbers for name, each in found.items()}} if found else {}
 
 
-def noted(prepared: Prepared, scores: Scores) -> tuple[str, ...]:
+def noted(prepared: Prepared, grid: Columns) -> tuple[str, ...]:
     """Return what a reader of the numbers must know of the task, and say what is new of it."""
     if prepared.config.protocol != RELEASED:
         return prepared.task.notes
-    skipped = int(scores.frame.loc[scores.frame["skipped"], "doc_id"].nunique())
+    skipped = int(grid["doc_id"][grid["skipped"]].nunique())
     notes = left_out({**prepared.pairs.counts, "skipped": skipped})
     say(prepared.task.name, notes)
     return (*prepared.task.notes, *notes)

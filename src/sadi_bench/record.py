@@ -10,6 +10,7 @@ import lm_eval
 import pandas as pd
 import torch
 
+from sadi_bench.grid_file import Columns
 from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.provenance import commit, environment
 from sadi_bench.results.groups import group_means
@@ -33,31 +34,34 @@ def result_of(
     prepared: Prepared,
     steering: Intervention,
     scores: Scores,
+    grid: Columns,
     rows: Mapping[str, Any],
     notes: Sequence[str],
 ) -> dict[str, Any]:
     """Assemble result.json: lm-eval's keys, and ours under `sadi_bench`."""
     return {
-        **lm_eval_results(prepared.task, scores, rows),
+        **lm_eval_results(prepared.task, scores, grid, rows),
         **_lm_eval_facts(prepared.config, prepared.lm),
-        "sadi_bench": _ours(prepared, steering, scores, rows, notes),
+        "sadi_bench": _ours(prepared, steering, scores, grid, rows, notes),
     }
 
 
-def lm_eval_results(task: Task, scores: Scores, rows: Mapping[str, Any]) -> dict[str, Any]:
+def lm_eval_results(
+    task: Task, scores: Scores, grid: Columns, rows: Mapping[str, Any]
+) -> dict[str, Any]:
     """Give the unsteered model and the chosen cells an entry each, as lm-eval reports a task.
 
     A cell that overflowed on some document has no entry: lm-eval would take the first of answers
     that are all -inf, now and then the right one. Nor has a steered cell that skips documents, of
     which lm-eval knows nothing.
     """
-    skips = "skipped" in scores.frame and scores.frame["skipped"].any()
+    skips = "skipped" in grid and grid["skipped"].any()
     merged: dict[str, Any] = {}
     for row, suffix in HEADLINES.items():
         cell = headline_cells(rows).get(row)
         if cell is None or rows[row]["n_nonfinite"] or (suffix and skips):
             continue
-        found = entry_of(task, scores.lm_eval, scores.frame, cell, suffix)
+        found = entry_of(task, scores.lm_eval, grid, cell, suffix)
         for name in found.get("configs", {}):  # a function's address is no setting
             found["configs"][name].pop("custom_dataset", None)
         for key, value in found.items():
@@ -87,6 +91,7 @@ def _ours(
     prepared: Prepared,
     steering: Intervention,
     scores: Scores,
+    grid: Columns,
     rows: Mapping[str, Any],
     notes: Sequence[str],
 ) -> dict[str, Any]:
@@ -100,8 +105,8 @@ def _ours(
         "chance": task.chance,
         "english_pairs": task.spec.pairs_from == PairsFrom.english,
         "protocols": rows,
-        "groups": _groups(task, scores.frame, rows),
-        "counts": _counts(task, steering, scores, prepared.pairs),
+        "groups": _groups(task, grid, rows),
+        "counts": _counts(prepared, steering, scores, grid),
         "notes": [*notes, *lm.notes],
         "environment": environment() | _hardware(lm),
     }
@@ -147,15 +152,15 @@ def text_rows(texts: pd.DataFrame) -> Iterator[dict[str, Any]]:
 
 
 def write_run(run_dir: RunDir, steering: Intervention, scores: Scores, pairs: Pairs) -> None:
-    """Write the rows that a run was made of; the frame, and the elements that were ranked."""
+    """Write the rows that a run was made of; the grid, and the elements that were ranked."""
     run_dir.write_pairs(_pair_rows(pairs))
-    run_dir.write_docs(scores.docs)
+    run_dir.write_docs(scores.docs())
     run_dir.write_elements(
         pd.DataFrame(steering.elements(), columns=["layer", "index", "score"])
         .rename_axis("rank")
         .reset_index()
     )
-    run_dir.write_grid(scores.frame)
+    run_dir.write_grid(scores.pieces())
 
 
 def _pair_rows(pairs: Pairs) -> Iterator[dict[str, Any]]:
@@ -168,7 +173,7 @@ def _pair_rows(pairs: Pairs) -> Iterator[dict[str, Any]]:
         }
 
 
-def _groups(task: Task, grid: pd.DataFrame, rows: Mapping[str, Any]) -> dict[str, Any]:
+def _groups(task: Task, grid: Columns, rows: Mapping[str, Any]) -> dict[str, Any]:
     """Average every headline cell over groups of documents, each weighted by its documents."""
     cells = headline_cells(rows)
     shown = ("acc", "paper_match", "exact_match") if "acc" in task.metrics else task.metrics
@@ -182,16 +187,19 @@ def _groups(task: Task, grid: pd.DataFrame, rows: Mapping[str, Any]) -> dict[str
     }
 
 
-def _counts(task: Task, steering: Intervention, scores: Scores, pairs: Pairs) -> dict[str, int]:
-    frame, test = scores.frame, scores.frame["split"] == "test"
-    docs = frame.groupby("split")["doc_id"].nunique()
+def _counts(
+    prepared: Prepared, steering: Intervention, scores: Scores, grid: Columns
+) -> dict[str, int]:
+    splits = grid["split"]
+    docs = grid["doc_id"].groupby(splits).nunique()
     found = {**docs.to_dict(), "cells": len(steering.cells)}
-    if task.generates:
-        found["test_cells"] = frame.loc[test, "cell"].nunique()
-    found |= {"nonfinite_rows": int((~frame["finite"]).sum()), "merged_answers": scores.merged}
-    if "skipped" in frame:
-        found["skipped"] = frame.loc[frame["skipped"], "doc_id"].nunique()
-    return {name: int(count) for name, count in (found | dict(pairs.counts)).items()}
+    if prepared.task.generates:
+        found["test_cells"] = grid["cell"][splits == "test"].nunique()
+    found |= {"nonfinite_rows": int((~grid["finite"]).sum()), "merged_answers": scores.merged}
+    if "skipped" in grid:
+        found["skipped"] = grid["doc_id"][grid["skipped"]].nunique()
+    counts = found | dict(prepared.pairs.counts)
+    return {name: int(count) for name, count in counts.items()}
 
 
 def _hardware(lm: LanguageModel) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 prepare(config)  → Prepared      the task, the loaded model, the pairs as text and as tokens
 fit(prepared)    → Intervention  what was learnt, frozen, with its grid of cells
-score(prepared, intervention) → Scores   one frame, a row a split × document × cell
-report(frame)    → results/report.py: a function of the frame alone
+score(prepared, intervention) → Scores   the grid in pieces, a row a split × document × cell
+report(grid)     → results/report.py: a function of the grid alone
 """
 
 import dataclasses
@@ -132,14 +132,14 @@ def score_task(
             count=task.spec.n_test_cells,
             lowest=not task.metrics.get(metric, True),
         )
-        frame, texts, evaluated = text_grid(task, steered, race, judge)
+        pieces, texts, evaluated = text_grid(task, steered, race, judge)
     else:
-        frame, evaluated = score_grid(task, steered)
-    docs = tuple(doc_rows(task, steered))
+        pieces, evaluated = score_grid(task, steered)
+    docs = partial(doc_rows, task, steered)
     if task.protocol == RELEASED:
-        frame = with_skipped(frame, long_docs(docs))
+        pieces = partial(with_skipped, pieces, long_docs(docs()))
     return Scores(
-        frame, docs, evaluated, texts, measured=steered.measured(), merged=len(steered.merged)
+        pieces, docs, evaluated, texts, measured=steered.measured(), merged=len(steered.merged)
     )
 
 

@@ -32,7 +32,7 @@ def made_grid(seed: int, n_test: int = 60, first_doc: int = 0) -> pd.DataFrame:
 def write(folder, name: str, grid: pd.DataFrame, task: str = "boolq") -> None:
     ours = {"task": task, "model": "tiny", "method": "sadi-head", **report(grid, **FAST)}
     with writing_run(folder, name) as run_dir:
-        run_dir.write_grid(grid)
+        run_dir.write_grid([grid])
         run_dir.finish({"sadi_bench": ours})
 
 

@@ -29,7 +29,7 @@ def write_all(run, grid):
     run.write_pairs(PAIRS)
     run.write_docs({"split": "test", "doc_id": np.int64(i)} for i in range(3))
     run.write_elements(ELEMENTS)
-    run.write_grid(grid)
+    run.write_grid([grid])
     run.write_steering(save(STEERING, metadata={"site": "head"}))
 
 
@@ -124,7 +124,7 @@ def test_files_can_be_read_by_whoever_may_read_the_folder(finished):
 
 def test_the_unsteered_model_has_no_elements_and_no_steering(tmp_path, grid):
     with writing_run(tmp_path, "abc") as run:
-        run.write_grid(grid)
+        run.write_grid([grid])
         run.finish(RESULT)
     loaded = load_run(run.path)
     assert loaded.elements.empty
@@ -151,11 +151,11 @@ def test_a_recomputed_run_stays_as_it_is_until_the_new_one_is_finished(finished,
     with writing_run(finished.parent, "abc"):
         pass  # a model that fails to load, say
     with writing_run(finished.parent, "abc") as run:
-        run.write_grid(grid.assign(acc=0))
+        run.write_grid([grid.assign(acc=0)])
         assert load_run(finished).grid["acc"].any()
     assert contents(finished) == before
     with writing_run(finished.parent, "abc") as run:
-        run.write_grid(grid.assign(acc=0))
+        run.write_grid([grid.assign(acc=0)])
         run.finish(RESULT)
     assert not load_run(finished).grid["acc"].any()
     assert names(finished) == ["grid.parquet", "result.json"]  # nothing of the old one
@@ -166,7 +166,7 @@ import os
 with writing_run(sys.argv[1], "abc") as run:
     run.write_config("new")
     os.fsync = lambda file: (print("writing", flush=True), time.sleep(60))
-    run.write_grid(pd.DataFrame({"acc": range(1000)}))
+    run.write_grid([pd.DataFrame({"acc": range(1000)})])
 """
 
 
@@ -192,7 +192,7 @@ def test_a_process_killed_while_writing_leaves_the_finished_run_as_it_was(finish
 FILLED = """
 with writing_run(sys.argv[1], "abc") as run:
     run.write_config("task: copa")
-    run.write_grid(pd.DataFrame({"x": [str(i) * 9 for i in range(100_000)]}))
+    run.write_grid([pd.DataFrame({"x": [str(i) * 9 for i in range(100_000)]})])
     run.finish({})
 """
 
@@ -330,7 +330,7 @@ for attempt in range(400):
         with writing_run(sys.argv[1], "abc") as run:
             run.write_config(sys.argv[2] * 1000)
             time.sleep(0.02)
-            run.write_grid(pd.DataFrame({"who": [sys.argv[2]] * 1000}))
+            run.write_grid([pd.DataFrame({"who": [sys.argv[2]] * 1000})])
             run.finish({"who": sys.argv[2]})
             break
     except SettingError:

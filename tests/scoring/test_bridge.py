@@ -105,7 +105,7 @@ def test_the_unsteered_model_is_asked_anew_whatever_was_asked_before(reviews, st
     def scored(intervention):
         steered = SteeredLM(half, intervention)
         evaluate_cell(steered, {"reviews": reviews().test}, 0)
-        return [found.logprobs[0] for found in steered._scores.values()]
+        return [scores.logprobs[number, 0] for scores, number in steered._scores.values()]
 
     alone = scored(UNSTEERED_MODEL)
     beside = scored(steering(site="neuron", patch="inflight"))

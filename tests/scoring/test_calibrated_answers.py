@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from cases import scored_grid
 from sadi_bench.errors import SettingError
 from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.models.tiny_random import tiny_random
 from sadi_bench.scoring.bridge import SteeredLM, evaluate_cell
-from sadi_bench.scoring.frame import requests_by_doc, score_grid
+from sadi_bench.scoring.frame import requests_by_doc
 from sadi_bench.steering.activations import EncodedContrast
 from sadi_bench.steering.contrast import encode_pairs
 from sadi_bench.steering.methods.calibrate import Calibrate, contextual_bias, prior_bias
@@ -68,8 +69,8 @@ def test_every_answer_is_scored_with_its_constant(reviews, speaker, kind):
     np.testing.assert_allclose(intervention.tensors()["bias"], bias, atol=1e-4)
     by_answer = dict(zip(intervention.answers, bias, strict=True))
     for prompt, answer in plain._encoded.values():
-        (unsteered,) = plain._scores[prompt, answer].logprobs
-        found = steered._scores[prompt, answer]
+        (unsteered,) = plain._of((prompt, answer)).logprobs
+        found = steered._of((prompt, answer))
         moved = unsteered + by_answer[answer] * np.array([0, 0, 0.5, 2])
         np.testing.assert_allclose(found.logprobs, moved, atol=1e-4)
         assert found.logprobs[1] == found.logprobs[0]
@@ -143,7 +144,7 @@ def test_a_constant_makes_the_paper_count_an_answer_too(reviews, speaker):
         return reviews(doc_to_choice=["B", "Q", "G"], target_delimiter="")
 
     intervention = Calibrate(scale=[0.0, 1000.0]).fit(speaker, pairs_of(letters, speaker))
-    grid = score_grid(letters(), SteeredLM(speaker, intervention))[0].query("split == 'test'")
+    grid = scored_grid(letters(), SteeredLM(speaker, intervention)).query("split == 'test'")
     by_cell = {cell: rows for cell, rows in grid.groupby("cell")}
     assert set(by_cell[0].paper_match) == {0}
     assert by_cell[1].predicted.tolist() == by_cell[0].predicted.tolist()

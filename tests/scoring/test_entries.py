@@ -2,16 +2,18 @@
 
 import pytest
 
+from cases import scored_grid
 from sadi_bench.scoring.bridge import SteeredLM, evaluate_cell
 from sadi_bench.scoring.entries import entry_of
-from sadi_bench.scoring.frame import score_grid
+from sadi_bench.scoring.frame import named_splits
 
 
 @pytest.fixture(scope="module")
 def scored(reviews, speaker, steering):
     task = reviews()
     steered = SteeredLM(speaker, steering(top_k=[4, 12], strength=[80.0, -90.0]))
-    return task, steered, *score_grid(task, steered)
+    evaluated = evaluate_cell(steered, named_splits(task), 0, task.seed)
+    return task, steered, scored_grid(task, steered), evaluated
 
 
 @pytest.mark.parametrize("cell", [0, 1, 4])

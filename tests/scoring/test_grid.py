@@ -7,12 +7,12 @@ import pandas as pd
 import pytest
 import torch
 
-from cases import in_rows
+from cases import in_rows, scored_grid
 from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.models.tiny_random import tiny_random
 from sadi_bench.results.grid import parameter_columns
 from sadi_bench.scoring.bridge import SteeredLM, evaluate_cell
-from sadi_bench.scoring.frame import METRICS, requests_by_doc, score_grid
+from sadi_bench.scoring.frame import METRICS, requests_by_doc
 from sadi_bench.steering.intervention import UNSTEERED_MODEL
 from slow_loop import matches
 
@@ -20,7 +20,7 @@ from slow_loop import matches
 @pytest.fixture(scope="module")
 def scored(reviews, speaker, steering):
     task, steered = reviews(), SteeredLM(speaker, steering())
-    return task, steered, score_grid(task, steered)[0]
+    return task, steered, scored_grid(task, steered)
 
 
 def test_a_row_for_every_split_document_and_cell(scored):
@@ -61,11 +61,12 @@ def test_decisions_follow_from_the_log_probabilities(scored):
 def test_exact_match_is_the_greedy_flag_of_the_gold_answer(reviews, speaker, steering):
     """A random model never says an answer by itself, so the flags are drawn here."""
     task, steered = reviews(), SteeredLM(speaker, steering())
-    score_grid(task, steered)[0]
+    scored_grid(task, steered)
     rng = np.random.default_rng(0)
-    for key, found in steered._scores.items():
-        steered._scores[key] = found._replace(greedy=rng.random(found.greedy.shape) < 0.5)
-    grid = score_grid(task, steered)[0]
+    for (prompt, answer), (found, number) in steered._scores.items():
+        said = np.where(rng.random(5) < 0.5, np.array(answer)[:, None], 0)
+        steered._scores[prompt, answer] = saying(found, number, said)
+    grid = scored_grid(task, steered)
     for number, instances in requests_by_doc(task.test).items():
         doc = task.test.test_docs()[number]
         rows = grid[(grid.split == "test") & (grid.doc_id == doc["doc_id"])].set_index("cell")
@@ -75,6 +76,13 @@ def test_exact_match_is_the_greedy_flag_of_the_gold_answer(reviews, speaker, ste
         found = evaluate_cell(steered, {"it": task.test}, cell)["results"]["it"]
         rows = grid[(grid.split == "test") & (grid.cell == cell)]
         assert rows.exact_match.mean() == pytest.approx(found["exact_match,none"], abs=1e-12)
+
+
+def saying(scores, number, said):
+    """An answer's scores, and its place in them, with other predicted tokens."""
+    predicted = [*scores.predicted[:number], said, *scores.predicted[number + 1 :]]
+    predicted = tuple(each.astype(np.int32) for each in predicted)
+    return dataclasses.replace(scores, predicted=predicted), number
 
 
 COLUMNS = ["split", "doc_id", "group", "cell", "size", "top_k", "strength", "acc", "acc_norm",
@@ -90,7 +98,7 @@ def test_the_grid_keeps_its_columns_and_its_answers_in_a_file(scored, tmp_path):
     assert again.attrs["answers"] == ["Bad", "Quite good", "Good"]
     assert again.predicted.dtype == "category"
     assert parameter_columns(again) == ["top_k", "strength"]
-    assert "answers" not in score_grid(differing(scored[0]), scored[1])[0].attrs
+    assert "answers" not in scored_grid(differing(scored[0]), scored[1]).attrs
 
 
 def differing(task):
@@ -100,13 +108,13 @@ def differing(task):
 def test_paper_match_judges_the_decoded_arg_max_of_the_gold_answer(reviews, speaker, steering):
     """A random model never says an answer by itself, so what it says is drawn here."""
     task, steered = reviews(), SteeredLM(speaker, steering())
-    score_grid(task, steered)[0]
+    scored_grid(task, steered)
     rng = np.random.default_rng(0)
-    for (prompt, answer), found in steered._scores.items():
+    for (prompt, answer), (found, number) in steered._scores.items():
         said = [answer, speaker.encode(" bad") + [0] * 9, speaker.encode("GOOD.") + [0] * 9]
         said = np.array([(*said[i], *[0] * 9)[: len(answer)] for i in rng.integers(0, 3, 5)]).T
-        steered._scores[prompt, answer] = found._replace(predicted=said)
-    grid = score_grid(task, steered)[0]
+        steered._scores[prompt, answer] = saying(found, number, said)
+    grid = scored_grid(task, steered)
     answers = [task.answers[gold] for gold in grid.gold]
     expected = [matches(*pair) for pair in zip(grid.predicted, answers, strict=True)]
     assert grid.paper_match.tolist() == expected
@@ -116,15 +124,15 @@ def test_paper_match_judges_the_decoded_arg_max_of_the_gold_answer(reviews, spea
 
 def test_documents_of_a_group_say_so(reviews, speaker):
     task = reviews(split_group="{{ (id | int) // 2 }}")
-    grid = score_grid(task, SteeredLM(speaker))[0]
+    grid = scored_grid(task, SteeredLM(speaker))
     assert set(grid.group) == {str((doc + 1) // 2) for doc in grid.doc_id}
     assert grid.group.nunique() < len(grid)
-    alone = score_grid(reviews(), SteeredLM(speaker))[0]
+    alone = scored_grid(reviews(), SteeredLM(speaker))
     assert (alone.group == "#" + alone.doc_id.astype(str)).all()
 
 
 def test_an_unsteered_model_has_a_grid_of_one_cell(reviews, speaker, scored):
-    grid = score_grid(reviews(), SteeredLM(speaker, UNSTEERED_MODEL))[0]
+    grid = scored_grid(reviews(), SteeredLM(speaker, UNSTEERED_MODEL))
     assert set(grid.cell) == {0}
     of_cell_0 = scored[2][scored[2].cell == 0]
     assert grid[list(METRICS)].to_numpy().tolist() == of_cell_0[list(METRICS)].to_numpy().tolist()
@@ -137,7 +145,7 @@ def overflowing(reviews, steering):
     half = in_rows(LanguageModel("tiny-random", network.to(torch.float16), tokenizer))
     steered = SteeredLM(half, steering(top_k=[4], strength=[1e7], score="abs"))
     task = reviews()
-    return task, steered, score_grid(task, steered)[0]
+    return task, steered, scored_grid(task, steered)
 
 
 def test_a_cell_out_of_the_number_range_scores_nothing_and_says_so(overflowing):

@@ -55,7 +55,7 @@ def side_of(text: str, runs_dir: str | Path = RUNS) -> Side:
     run = load_run(run_folder(place, runs_dir))
     report = run.result["sadi_bench"]["protocols"]
     row = cell or next(r for r in ("heldout", "oracle", "unsteered") if report.get(r))
-    scored = Scored(run.grid, [report["metric"], *METRICS])
+    scored = Scored(run.columns, [report["metric"], *METRICS])
     if row.isdigit():
         if int(row) not in scored.cells:
             raise SettingError(

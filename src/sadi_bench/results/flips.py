@@ -59,7 +59,7 @@ def flips_of(run: Run) -> Flips:
         raise SettingError(
             f"{run.path}: this run steers nothing, so it turned no document; choose docs=all."
         )
-    scored = Scored(run.grid, [report["metric"], *report["unsteered"]["metrics"], *METRICS])
+    scored = Scored(run.columns, [report["metric"], *report["unsteered"]["metrics"], *METRICS])
     docs, select, cell = scored.on("test"), scored.on("select"), report[row]["cells"][0]
     if scored.skipped is not None:
         docs = docs[~scored.skipped[docs]]

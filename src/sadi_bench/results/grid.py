@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from sadi_bench.errors import SettingError
+from sadi_bench.grid_file import Columns
 
 UNSTEERED = 0
 PARAMETERS, METRICS = "parameters", "metrics"
@@ -18,38 +19,44 @@ FIXED_COLUMNS = (
 )
 
 
-def parameter_columns(grid: pd.DataFrame) -> list[str]:
+def parameter_columns(grid: Columns) -> list[str]:
     """Name the columns that hold the method's hyper-parameters."""
     if PARAMETERS in grid.attrs:
         return list(grid.attrs[PARAMETERS])
-    unsteered = grid.loc[grid["cell"] == UNSTEERED]
+    unsteered = grid["cell"] == UNSTEERED
     return [
         column
         for column in grid.columns
-        if column not in FIXED_COLUMNS and unsteered[column].isna().all()
+        if column not in FIXED_COLUMNS and grid[column][unsteered].isna().all()
     ]
 
 
-def cell_parameters(grid: pd.DataFrame) -> dict[int, dict[str, object]]:
+def cell_parameters(grid: Columns) -> dict[int, dict[str, object]]:
     """Map each cell to its hyper-parameters as plain Python values; the unsteered cell has none.
 
     A column that can be null holds floats, so whole numbers are turned back into integers.
     """
-    columns = parameter_columns(grid)
-    cells = grid.drop_duplicates("cell").set_index("cell").sort_index()
+    columns = {name: of_cells(grid, name) for name in parameter_columns(grid)}
     parameters = {
-        int(cell): dict(zip(columns, map(_plain, row), strict=True))
-        for cell, row in zip(cells.index, cells[columns].itertuples(index=False), strict=True)
+        cell: {name: _plain(values[cell]) for name, values in columns.items()}
+        for cell in of_cells(grid, "cell")
     }
     return parameters | {UNSTEERED: {}}
 
 
-def measured(grid: pd.DataFrame, metrics: Iterable[str]) -> list[str]:
+def of_cells(grid: Columns, name: str) -> dict[int, object]:
+    """Read a column that is the same on all documents: each cell's value, from its first row."""
+    cells = grid["cell"]
+    first = ~cells.duplicated()
+    return dict(sorted(zip(cells[first].tolist(), grid[name][first].tolist(), strict=True)))
+
+
+def measured(grid: Columns, metrics: Iterable[str]) -> list[str]:
     """Keep the metrics that the grid has any value of; a text task has no acc, for example."""
-    return [name for name in metrics if name in grid.columns and grid[name].notna().any()]
+    return [name for name in metrics if name in grid and grid[name].notna().any()]
 
 
-def check_measured(grid: pd.DataFrame, metric: str) -> None:
+def check_measured(grid: Columns, metric: str) -> None:
     """Raise a SettingError unless the grid has values of the metric to select by."""
     if not measured(grid, [metric]):
         others = measured(grid, ["acc", "acc_norm", "exact_match", "paper_match"])

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from sadi_bench.grid_file import Columns
 from sadi_bench.results.formatting import aligned, metric_name, percent
 from sadi_bench.results.scored import Scored
 
@@ -11,7 +12,7 @@ ALL = "all"
 
 
 def group_means(
-    grid: pd.DataFrame,
+    grid: Columns,
     docs: Sequence[Mapping[str, object]],
     column: str,
     cells: Mapping[str, int],

@@ -26,6 +26,8 @@ class Measurer:
 
     def __init__(self, scored: Scored, seed: int, n_resamples: int) -> None:
         self.scored, self.seed, self.n_resamples = scored, seed, n_resamples
+        # Rows share their unsteered parts, and now and then a cell.
+        self._areas: dict[tuple, tuple[float, np.ndarray]] = {}
 
     def measure(self, metric: str, parts: Sequence[Part], paired: bool) -> dict[str, object]:
         """Return value, n and ci95; `paired`: also the difference from the unsteered model."""
@@ -102,6 +104,15 @@ class Measurer:
         self, metric: str, parts: Sequence[Part], docs: np.ndarray
     ) -> tuple[float, np.ndarray]:
         """Return a row's AUC, and that in every resample; the same seed draws the same groups."""
+        names = [(part.cell, part.share, part.on.tobytes()) for part in parts]
+        key = (metric, docs.tobytes(), *names)
+        if key not in self._areas:
+            self._areas[key] = self._drawn_areas(metric, parts, docs)
+        return self._areas[key]
+
+    def _drawn_areas(
+        self, metric: str, parts: Sequence[Part], docs: np.ndarray
+    ) -> tuple[float, np.ndarray]:
         value = float(self._area(metric, parts, np.ones((1, len(self.scored.docs))))[0])
         groups, n = self.scored.groups[docs], min(self.n_resamples, CURVE_RESAMPLES)
         found = []

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cached_property, partial
@@ -17,6 +17,7 @@ from safetensors.numpy import load_file
 
 from sadi_bench.disk import sha256
 from sadi_bench.errors import SettingError
+from sadi_bench.grid_file import Columns, ParquetColumns
 from sadi_bench.results.run_dir import (
     CONFIG,
     DECISIONS,
@@ -45,8 +46,9 @@ class Run:
     """A finished run as its files tell it.
 
     `config` is YAML text. What a method does not have (the unsteered model has no elements and no
-    steering) is empty, and so are the texts of a task that asks for none. What judges said of a
-    text stands under its key `judged`, by the judge's kind.
+    steering) is empty, and so are the texts of a task that asks for none. `columns` are the grid's,
+    each read when it is asked for. What judges said of a text stands under its key `judged`, by
+    the judge's kind.
     """
 
     path: Path
@@ -55,8 +57,18 @@ class Run:
     docs: list[dict[str, object]]
     texts: list[dict[str, object]]
     elements: pd.DataFrame
-    grid: pd.DataFrame
+    columns: Columns
     result: dict[str, Any]
+
+    @cached_property
+    def grid(self) -> pd.DataFrame:
+        """All scores: a row a split × document × cell."""
+        return self._scores(pd.read_parquet)
+
+    def rows(self, split: str, cells: Sequence[int]) -> pd.DataFrame:
+        """Read the scores of some cells on one split."""
+        some = [("split", "==", split), ("cell", "in", cells)]
+        return self._scores(partial(pd.read_parquet, filters=some))
 
     @cached_property
     def steering(self) -> "Intervention":
@@ -70,6 +82,10 @@ class Run:
         """The tensors of steering.safetensors, by name; none where nothing was learnt."""
         digests = self.result["sadi_bench"].get("files", {})
         return _listed(self.path, digests, STEERING, load_file, {})
+
+    def _scores(self, reader: Callable[[Path], Any]) -> Any:
+        digests = self.result["sadi_bench"].get("files", {})
+        return _listed(self.path, digests, GRID, reader, pd.DataFrame())
 
     @property
     def report(self) -> dict[str, Any]:
@@ -163,15 +179,15 @@ def _run_of(path: Path, result: dict[str, Any]) -> Run:
         docs=read(DOCS, _json_lines, []),
         texts=_with_decisions(load_texts(path, result), said),
         elements=read(ELEMENTS, _csv, pd.DataFrame()),
-        grid=read(GRID, pd.read_parquet, pd.DataFrame()),
+        columns=read(GRID, ParquetColumns, pd.DataFrame()),
         result=result,
     )
 
 
-def load_grid(path: str | os.PathLike) -> pd.DataFrame:
-    """Read the grid of a finished run alone, checked against its digest in result.json."""
+def load_grid(path: str | os.PathLike) -> Columns:
+    """Open the grid of a finished run alone, checked against its digest in result.json."""
     digests = load_result(path)["sadi_bench"].get("files", {})
-    return _listed(Path(path), digests, GRID, pd.read_parquet, pd.DataFrame())
+    return _listed(Path(path), digests, GRID, ParquetColumns, pd.DataFrame())
 
 
 def load_texts(path: Path, result: Mapping[str, Any]) -> list[dict[str, object]]:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
+from sadi_bench.grid_file import Columns
 from sadi_bench.results.answer_shares import answer_report
 from sadi_bench.results.diagnosis import diagnosis
 from sadi_bench.results.grid import METRICS as GRID_METRICS
@@ -17,7 +17,7 @@ from sadi_bench.results.statistics import N_RESAMPLES, bootstrap_interval
 
 
 def report(
-    grid: pd.DataFrame,
+    grid: Columns,
     metric: str = "acc",
     metrics: Sequence[str] = METRICS,
     seed: int = 0,
@@ -48,7 +48,7 @@ def report(
     }
 
 
-def report_of_grid(grid: pd.DataFrame, metric: str, seed: int = 0) -> dict[str, Any]:
+def report_of_grid(grid: Columns, metric: str, seed: int = 0) -> dict[str, Any]:
     """Report on a grid that names its metrics and their directions, as every new one does."""
     higher = grid.attrs[GRID_METRICS]
     return report(grid, metric, list(higher), seed, lowest=not higher.get(metric, True))

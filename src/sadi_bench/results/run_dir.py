@@ -18,12 +18,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import pandas as pd
 from filelock import Timeout
 
-from sadi_bench.disk import held, sha256, sync, write_atomically
+from sadi_bench.disk import held, sha256, sync, written_aside
 from sadi_bench.errors import SettingError
+from sadi_bench.grid_file import ParquetColumns, write_pieces
 from sadi_bench.results.strict_json import json_bytes
 from sadi_bench.sealed import delete_temporary
 
@@ -123,27 +125,34 @@ class RunDir:
 
     def write_pairs(self, rows: Iterable[Mapping[str, object]]) -> None:
         """Write the contrastive pairs, one JSON object a line."""
-        self._write(PAIRS, _json_lines(rows))
+        self._write_lines(PAIRS, rows)
 
     def write_docs(self, rows: Iterable[Mapping[str, object]]) -> None:
         """Write the scored documents, one JSON object a line."""
-        self._write(DOCS, _json_lines(rows))
+        self._write_lines(DOCS, rows)
 
     def write_texts(self, rows: Iterable[Mapping[str, object]]) -> None:
         """Write what the model wrote, one JSON object a document × cell."""
-        self._write(TEXTS, _json_lines(rows))
+        self._write_lines(TEXTS, rows)
 
     def write_elements(self, elements: pd.DataFrame) -> None:
         """Write the ranked elements; floats keep all their digits."""
         self._write(ELEMENTS, elements.to_csv(index=False, lineterminator="\n").encode())
 
-    def write_grid(self, grid: pd.DataFrame) -> None:
-        """Write the scores of every split × doc_id × cell."""
-        self._write(GRID, grid.to_parquet(None, index=False))
+    def write_grid(self, pieces: Iterable[pd.DataFrame]) -> None:
+        """Write the scores of every split × doc_id × cell, piece by piece."""
+        with self._writing(GRID) as file:
+            write_pieces(file, pieces)
 
-    def write_also(self, task: str, grid: pd.DataFrame) -> None:
+    @property
+    def grid(self) -> ParquetColumns:
+        """The scores that were written, to be read a column at a time."""
+        return ParquetColumns(self.place / GRID)
+
+    def write_also(self, task: str, pieces: Iterable[pd.DataFrame]) -> None:
         """Write the scores of the chosen cell on another task."""
-        self._write(ALSO.format(task), grid.to_parquet(None, index=False))
+        with self._writing(ALSO.format(task)) as file:
+            write_pieces(file, pieces)
 
     def write_steering(self, content: bytes) -> None:
         """Write what was learnt, the bytes of a safetensors file."""
@@ -163,14 +172,26 @@ class RunDir:
     ) -> None:
         """Add a judge's decisions, and result.json anew; a finished run stays finished."""
         name = DECISIONS.format(kind)
-        self._write(name, _json_lines(rows))
+        self._write_lines(name, rows)
         digest = {name: sha256(self.place / name)}
         self._finish(_with_files(result, result["sadi_bench"]["files"] | digest))
 
     def _write(self, name: str, content: bytes) -> None:
+        with self._writing(name) as file:
+            file.write(content)
+
+    def _write_lines(self, name: str, rows: Iterable[Mapping[str, object]]) -> None:
+        with self._writing(name) as file:
+            for row in rows:
+                file.write(_json_line(row))
+
+    @contextmanager
+    def _writing(self, name: str) -> Iterator[BinaryIO]:
+        """Open a file of the run, which takes its place when it is whole."""
         with write_errors(self.path / name):
             self.place.mkdir(exist_ok=True)
-            write_atomically({self.place / name: content})
+            with written_aside(self.place / name) as file:
+                yield file
 
     def _finish(self, result: bytes) -> None:
         self._write(RESULT, result)
@@ -221,8 +242,8 @@ def _with_files(result: Mapping[str, object], files: Mapping[str, str]) -> bytes
     return json_bytes({**result, "sadi_bench": ours}) + b"\n"
 
 
-def _json_lines(rows: Iterable[Mapping[str, object]]) -> bytes:
-    return b"".join(json_bytes(row, indent=None) + b"\n" for row in rows)
+def _json_line(row: Mapping[str, object]) -> bytes:
+    return json_bytes(row, indent=None) + b"\n"
 
 
 @contextmanager

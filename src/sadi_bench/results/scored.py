@@ -11,8 +11,10 @@ from functools import cached_property
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
-from sadi_bench.results.grid import UNSTEERED, cell_parameters, measured
+from sadi_bench.grid_file import Columns
+from sadi_bench.results.grid import UNSTEERED, cell_parameters, measured, of_cells
 from sadi_bench.results.separation import (
     answer_auc,
     biased_choices,
@@ -48,10 +50,10 @@ class Scored:
         ValueError: a cell lacks a document of a split that another cell has, or has one twice.
     """
 
-    def __init__(self, grid: pd.DataFrame, metrics: Iterable[str]) -> None:
-        keys = pd.MultiIndex.from_frame(grid[["split", "doc_id"]])
-        self.docs, doc_codes = _sorted_codes(keys)
+    def __init__(self, grid: Columns, metrics: Iterable[str]) -> None:
+        self.docs, doc_codes = _sorted_codes(grid["split"], grid["doc_id"])
         cells, cell_codes = np.unique(grid["cell"].to_numpy(), return_inverse=True)
+        cell_codes = cell_codes.astype(np.int32)
         self.cells = [int(cell) for cell in cells]
         self._column = {cell: i for i, cell in enumerate(self.cells)}
         self._place = doc_codes, cell_codes
@@ -60,7 +62,7 @@ class Scored:
         self.params = cell_parameters(grid)
         self.sizes = _sizes(grid, self.cells)
         self.finite = self._table(grid["finite"].to_numpy(dtype=bool), fill=False)
-        self.scored = self._table(np.ones(len(grid), dtype=bool), fill=False)
+        self.scored = self._table(np.ones(len(doc_codes), dtype=bool), fill=False)
         names = measured(grid, dict.fromkeys(metrics))
         self._metrics = {
             name: self._table(grid[name].to_numpy(dtype=np.float64, na_value=np.nan), np.nan)
@@ -74,13 +76,15 @@ class Scored:
 
     def _check_complete(self) -> None:
         docs, cells = self._place
+        places = docs.astype(np.int64) * len(self.cells) + cells
+        shape = len(self.docs), len(self.cells)
+        counts = np.bincount(places, minlength=shape[0] * shape[1]).reshape(shape)
         for split in dict.fromkeys(self.splits):
-            here = self.splits[docs] == split
-            n_docs, n_cells = (self.splits == split).sum(), len(np.unique(cells[here]))
-            pairs = docs[here] * len(self.cells) + cells[here]
-            if here.sum() != n_docs * n_cells or len(np.unique(pairs)) != here.sum():
+            own = counts[self.splits == split]
+            n_docs, n_cells = len(own), int(own.any(axis=0).sum())
+            if own.sum() != n_docs * n_cells or own.max() > 1:
                 raise ValueError(
-                    f"The {split} split has {here.sum()} rows for {n_docs} documents × {n_cells} "
+                    f"The {split} split has {own.sum()} rows for {n_docs} documents × {n_cells} "
                     f"cells = {n_docs * n_cells}: every cell needs every document once."
                 )
 
@@ -89,7 +93,7 @@ class Scored:
         table[self._place] = values
         return table
 
-    def _of_docs(self, grid: pd.DataFrame, column: str) -> np.ndarray:
+    def _of_docs(self, grid: Columns, column: str) -> np.ndarray:
         """Read what every cell's row says alike of a document; its number where nothing is said."""
         if column not in grid:
             return np.arange(len(self.docs))
@@ -97,7 +101,7 @@ class Scored:
         values[self._place[0]] = grid[column].to_numpy(dtype=object)
         return values
 
-    def _own_groups(self, grid: pd.DataFrame) -> np.ndarray:
+    def _own_groups(self, grid: Columns) -> np.ndarray:
         """Name each document's group; `#<doc_id>` says that it is alone.
 
         Two splits may number their documents alike, so that name alone would join strangers.
@@ -111,13 +115,13 @@ class Scored:
     @cached_property
     def _choices(self) -> tuple[np.ndarray, np.ndarray]:
         """Gold [docs] and log-probabilities [docs cell answer], NaN beyond a document's answers."""
-        rows = self.grid["choice_logprobs"].tolist()
-        widths = np.array([len(row) for row in rows])
+        values, widths = _lists(self.grid["choice_logprobs"])
         table = np.full((len(self.docs), len(self.cells), widths.max()), np.nan)
         docs, cells = self._place
-        for width in np.unique(widths):
-            some = np.flatnonzero(widths == width)
-            table[docs[some], cells[some], :width] = np.array([rows[i] for i in some])
+        starts = np.cumsum(widths) - widths
+        for answer in range(widths.max()):
+            some = np.flatnonzero(widths > answer)
+            table[docs[some], cells[some], answer] = values[starts[some] + answer]
         gold = np.zeros(len(self.docs), dtype=int)
         gold[docs] = self.grid["gold"].to_numpy(dtype=int)
         return gold, table
@@ -215,15 +219,25 @@ def unsteered(parts: Iterable[Part]) -> list[Part]:
     return [replace(part, cell=UNSTEERED) for part in parts]
 
 
-def _sizes(grid: pd.DataFrame, cells: Sequence[int]) -> dict[int, int]:
+def _sizes(grid: Columns, cells: Sequence[int]) -> dict[int, int]:
     """Read each cell's distance from doing nothing; a grid without it has its cells in order."""
     if "size" not in grid:
         return {cell: cell for cell in cells}
-    found = grid.drop_duplicates("cell").set_index("cell")["size"]
+    found = of_cells(grid, "size")
     return {cell: int(found[cell]) for cell in cells}
 
 
-def _sorted_codes(keys: pd.MultiIndex) -> tuple[pd.MultiIndex, np.ndarray]:
+def _sorted_codes(splits: pd.Series, doc_ids: pd.Series) -> tuple[pd.MultiIndex, np.ndarray]:
     """Sort distinct (split, doc_id) keys and number each row by them."""
-    docs = keys.unique().sort_values()
-    return docs, docs.get_indexer(keys)
+    split_codes, split_names = pd.factorize(splits, sort=True)
+    id_codes, ids = pd.factorize(doc_ids, sort=True)
+    codes, rows = np.unique(split_codes * len(ids) + id_codes, return_inverse=True)
+    keys = [split_names[codes // len(ids)], ids[codes % len(ids)]]
+    return pd.MultiIndex.from_arrays(keys, names=["split", "doc_id"]), rows.astype(np.int32)
+
+
+def _lists(column: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    """Return a column of lists as their numbers, one after the other, and each list's length."""
+    rows = pa.array(column, type=pa.list_(pa.float64()))
+    rows = rows.combine_chunks() if isinstance(rows, pa.ChunkedArray) else rows
+    return rows.flatten().to_numpy(zero_copy_only=False), rows.value_lengths().to_numpy()

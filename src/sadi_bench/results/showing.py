@@ -81,7 +81,7 @@ def shown_docs(path: str | os.PathLike, which: str = "flipped", limit: int = 10)
 
 
 def _shown(run: Run, cells: tuple[int, ...]) -> Shown:
-    grid = run.grid[(run.grid["split"] == "test") & run.grid["cell"].isin(cells)]
+    grid = run.rows("test", cells)
     rows = {(row["doc_id"], row["cell"]): row for row in grid.to_dict("records")}
     known = {doc["doc_id"]: doc for doc in run.docs if doc["split"] == "test"}
     docs = {doc: known.get(doc, {}) for doc in dict.fromkeys(grid["doc_id"].tolist())}
@@ -137,7 +137,7 @@ def _missing_texts(shown: Shown) -> list[str]:
     if doc is None or "prompt" in shown.docs[doc]:
         return []
     prompt = (doc, UNSTEERED) in shown.texts
-    named = shown.run.grid.attrs.get(ANSWERS) or "choice_logprobs" not in shown.run.grid
+    named = shown.run.columns.attrs.get(ANSWERS) or "choice_logprobs" not in shown.run.columns
     lacking = [*([] if prompt else ["prompts"]), *([] if named else ["answers"])]
     return wrapped(NO_TEXTS.format(f"{' and '.join(lacking)} are")) if lacking else []
 
@@ -165,7 +165,7 @@ def _document(shown: Shown, doc: int) -> list[str]:
 
 def _choices(shown: Shown, doc: int) -> Sequence[str]:
     """Name a document's answers: by their texts, or where no file has them by number."""
-    known = shown.docs[doc].get("choices") or shown.run.grid.attrs.get(ANSWERS)
+    known = shown.docs[doc].get("choices") or shown.run.columns.attrs.get(ANSWERS)
     count = len(shown.rows[doc, UNSTEERED]["choice_logprobs"])
     return known or [f"answer {number}" for number in range(count)]
 

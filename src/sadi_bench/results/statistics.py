@@ -16,6 +16,8 @@ TAILS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
 N_RESAMPLES = 9999
 # Resamples are drawn this many at a time, so that MMLU's 12,178 documents need 25 MB and not 1 GB.
 AT_ONCE = 500
+WEIGHTS_AT_ONCE = 50
+"""Resamples whose weights are handed out together; an AUC needs several numbers for each."""
 
 
 def mean_interval(
@@ -71,8 +73,8 @@ def resampled_weights(
     """Yield how often each resample draws each document, `[resample docs]`, some at a time."""
     codes = np.arange(n_docs) if groups is None else _codes(groups)
     n_groups, rng = int(codes.max()) + 1, np.random.default_rng(seed)
-    for start in range(0, n_resamples, AT_ONCE):
-        size = min(AT_ONCE, n_resamples - start)
+    for start in range(0, n_resamples, WEIGHTS_AT_ONCE):
+        size = min(WEIGHTS_AT_ONCE, n_resamples - start)
         counts = rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=size)
         yield counts[:, codes].astype(np.float64)
 

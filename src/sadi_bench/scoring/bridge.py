@@ -3,7 +3,6 @@
 import copy
 import sys
 from collections.abc import Mapping, Sequence
-from statistics import fmean
 from typing import Any, NamedTuple
 
 import lm_eval
@@ -15,9 +14,10 @@ from lm_eval.api.task import Task as HarnessTask
 from sadi_bench.errors import SettingError
 from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.models.shapes import Bool, Float, Int
-from sadi_bench.scoring.answers import ChoiceRequest, Tokens
+from sadi_bench.scoring.answers import ChoiceRequest, ChoiceScores, Tokens
 from sadi_bench.scoring.choices import score_choices
 from sadi_bench.scoring.generation import Generated, GenerationRequest, generate
+from sadi_bench.scoring.measured import Measured
 from sadi_bench.steering.intervention import UNSTEERED_MODEL, Intervention
 from sadi_bench.tasks.quiet import quiet_libraries
 
@@ -57,9 +57,10 @@ class SteeredLM(TemplateLM):
         self.writing_cells = writing_cells or range(len(intervention.cells))
         self.merged: set[tuple[str, str]] = set()
         self._encoded: dict[tuple[str, str], tuple[Tokens, Tokens]] = {}
-        self._scores: dict[tuple[Tokens, Tokens], CellScores] = {}
+        # A prompt's arrays, and the answer's row in them: an object an answer and cell is too much.
+        self._scores: dict[tuple[Tokens, Tokens], tuple[ChoiceScores, int]] = {}
         self._texts: dict[GenerationRequest, dict[int, Generated]] = {}
-        self._measured: dict[tuple[Tokens, int], Mapping[str, float]] = {}
+        self._measured = Measured(len(intervention.cells))
 
     def at(self, cell: int, writing_cells: Sequence[int] | None = None) -> "SteeredLM":
         """Return a view that answers for another cell; what was scored is shared."""
@@ -114,7 +115,11 @@ class SteeredLM(TemplateLM):
     def _loglikelihood_tokens(
         self, requests: list[tuple[tuple[str, str], list[int], list[int]]], **_: Any
     ) -> list[tuple[float, bool]]:
-        pairs = [(tuple(context), tuple(answer)) for _, context, answer in requests]
+        prompts: dict[Tokens, Tokens] = {}  # one tuple a prompt, however many its answers
+        pairs = [
+            (prompts.setdefault(tuple(context), tuple(context)), tuple(answer))
+            for _, context, answer in requests
+        ]
         for (texts, _, _), tokens in zip(requests, pairs, strict=True):
             self._encoded[texts] = tokens
         self._score([pair for pair in pairs if pair not in self._scores])
@@ -129,34 +134,30 @@ class SteeredLM(TemplateLM):
             return
         scores = score_choices(self.lm, requests, self.intervention, self.token_budget)
         for request, score in zip(requests, scores, strict=True):
-            columns = zip(score.logprobs, score.greedy, score.predicted, strict=True)
-            for answer, found in zip(request.answers, columns, strict=True):
-                self._scores[request.prompt, answer] = CellScores(*found, score.finite)
-            for cell in range(len(score.finite)) if score.measured else ():
-                did = {name: float(values[cell]) for name, values in score.measured.items()}
-                self._measured[request.prompt, cell] = did
+            for number, answer in enumerate(request.answers):
+                self._scores[request.prompt, answer] = score, number
+            self._measured.add(request.prompt, range(len(score.finite)), score.measured)
 
     def measured(self) -> dict[str, list[float | None]]:
         """Average what the intervention did over the prompts that each cell was scored on, by name.
 
         Empty where it measures nothing; None for a cell that was scored on no prompt.
         """
-        found: dict[str, list[list[float]]] = {}
-        for (_, cell), did in self._measured.items():
-            for name, value in did.items():
-                found.setdefault(name, [[] for _ in self.intervention.cells])[cell].append(value)
-        return {
-            name: [fmean(values) if values else None for values in cells]
-            for name, cells in found.items()
-        }
+        return self._measured.means()
 
     def _answer(self, pair: tuple) -> tuple[float, bool]:
-        found = self._scores[pair]
+        found = self._of(pair)
         return float(found.logprobs[self.cell]), bool(found.greedy[self.cell])
+
+    def _of(self, pair: tuple[Tokens, Tokens]) -> CellScores:
+        scores, number = self._scores[pair]
+        predicted = scores.predicted[number]
+        greedy = (pair[1] == predicted.T).all(axis=1)
+        return CellScores(scores.logprobs[number], greedy, predicted, scores.finite)
 
     def all_cells(self, args: tuple[str, str]) -> CellScores:
         """Return an answer's scores in every cell."""
-        return self._scores[self._encoded[args]]
+        return self._of(self._encoded[args])
 
     def tokens(self, args: tuple[str, str]) -> tuple[Tokens, Tokens]:
         """Return the tokens of a prompt and an answer that were scored."""
@@ -197,8 +198,7 @@ class SteeredLM(TemplateLM):
             for request, written in zip(some, found, strict=True):
                 self._texts[request].update(written)
                 for cell, text in written.items():
-                    if text.measured:
-                        self._measured[request.prompt, cell] = text.measured
+                    self._measured.add(request.prompt, [cell], text.measured)
         return [self._texts[request] for request in requests]
 
     def _generation_request(self, context: str, kwargs: Mapping[str, Any]) -> GenerationRequest:

@@ -1,7 +1,8 @@
 """The grid: every document's metrics in every cell, computed by lm-eval."""
 
-from collections.abc import Iterator, Sequence
-from functools import cache, partial
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,16 @@ from lm_eval.api.task import Task as HarnessTask
 from tqdm import tqdm
 
 from sadi_bench.scoring.bridge import SteeredLM, evaluate_cell
-from sadi_bench.tasks.metrics import paper_match
+from sadi_bench.scoring.outcomes import Outcome, Outcomes
 from sadi_bench.tasks.readable import readable_rows
-from sadi_bench.tasks.task import DOC_ID, GOLD, GROUP, PAPER_MATCH, Task
+from sadi_bench.tasks.task import DOC_ID, GROUP, PAPER_MATCH, Task
 
 METRICS = ("acc", "acc_norm", "exact_match", PAPER_MATCH)
+ROWS_A_PIECE = 1 << 14
+"""Most rows of a piece of the grid, at least one document's."""
+
+Pieces = Callable[[], Iterator[pd.DataFrame]]
+"""Makes a grid anew, some documents at a time: frames with the same columns and attrs."""
 
 
 def scored_splits(task: Task) -> dict[str, HarnessTask]:
@@ -24,10 +30,17 @@ def scored_splits(task: Task) -> dict[str, HarnessTask]:
     return {name: harness for name, harness in splits.items() if harness is not None}
 
 
-def score_grid(task: Task, steered: SteeredLM) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Score both splits in all cells in one go; one row a split × doc_id × cell.
+def score_grid(task: Task, steered: SteeredLM) -> tuple[Pieces, dict[str, Any]]:
+    """Score both splits in all cells in one go; what is returned makes the grid in pieces.
 
     Also returns lm-eval's own evaluation of the unsteered model on the test split.
+    """
+    evaluated = evaluate_cell(steered, named_splits(task), 0, task.seed)
+    return partial(grid_pieces, task, steered), evaluated
+
+
+def grid_pieces(task: Task, steered: SteeredLM) -> Iterator[pd.DataFrame]:
+    """Yield the grid of scored splits, some documents at a time; a row a split × doc_id × cell.
 
     Columns: split, doc_id, group, cell, size, the cell's hyper-parameters (null for the unsteered
     cell 0), the metrics, gold, choice_logprobs, finite; and, before finite, predicted, the text
@@ -35,22 +48,18 @@ def score_grid(task: Task, steered: SteeredLM) -> tuple[pd.DataFrame, dict[str, 
     `attrs`, which a parquet file keeps, has `parameters` (see `with_parameters`), `metrics` (name →
     whether higher is better) and, where all documents have the same answers, `answers`.
     """
-    splits = scored_splits(task)
-    evaluated = evaluate_cell(steered, named_splits(task), 0, task.seed)
-    metrics, frames = metrics_of(task), []
-    columns = ["doc_id", "group", "cell", *metrics, "gold", "choice_logprobs"]
-    columns += [*(["predicted"] if PAPER_MATCH in metrics else []), "finite"]
-    for name, split in splits.items():
-        frames.append(pd.DataFrame(_rows(steered, split, metrics), columns=columns))
-        frames[-1].insert(0, "split", name)
-    grid = pd.concat(frames, ignore_index=True)
-    if PAPER_MATCH in metrics:
-        grid["predicted"] = grid["predicted"].astype("category")
-    grid = with_parameters(grid, steered)
-    grid.attrs["metrics"] = directions(task)
+    attrs: dict[str, Any] = {"metrics": directions(task)}
     if task.answers is not None:
-        grid.attrs["answers"] = list(task.answers)
-    return grid, evaluated
+        attrs["answers"] = list(task.answers)
+    size = max(1, ROWS_A_PIECE // len(steered.intervention.cells))
+    for name, split in scored_splits(task).items():
+        outcomes, asked = Outcomes(steered, split, metrics_of(task)), requests_by_doc(split)
+        bar = tqdm(split.test_docs(), desc=f"metrics, {name}", unit="doc", disable=None)
+        found = (outcomes.of(doc, asked[number]) for number, doc in enumerate(bar))
+        while some := list(islice(found, size)):
+            piece = with_parameters(_rows(name, some), steered)
+            piece.attrs |= attrs
+            yield piece
 
 
 def named_splits(task: Task) -> dict[str, HarnessTask]:
@@ -101,39 +110,34 @@ def with_parameters(rows: pd.DataFrame, steered: SteeredLM) -> pd.DataFrame:
     for name in cells.columns[cells.notna().all()]:
         cells[name] = cells[name].where(cells.index > 0)
     parameters = [str(name) for name in cells.columns]
-    cells.insert(0, "cell", range(len(steered.intervention.cells)))
-    cells.insert(1, "size", [cell.size for cell in steered.intervention.cells])
-    merged = rows.merge(cells, on="cell", how="left", sort=False)
+    cells.insert(0, "size", [cell.size for cell in steered.intervention.cells])
+    of_rows = cells.take(rows["cell"].to_numpy()).set_axis(rows.index)
     place = rows.columns.get_loc("cell") + 1
-    order = [*rows.columns[:place], *cells.columns[1:], *rows.columns[place:]]
-    merged = merged[order]
-    merged.attrs["parameters"] = parameters
-    return merged
+    found = pd.concat([rows.iloc[:, :place], of_rows, rows.iloc[:, place:]], axis=1)
+    found.attrs["parameters"] = parameters
+    return found
 
 
-def _rows(steered: SteeredLM, task: HarnessTask, metrics: Sequence[str]) -> Iterator[tuple]:
-    """Hand every cell's answers on every document to lm-eval's process_results."""
-    docs, asked = task.test_docs(), requests_by_doc(task)
-    decode = cache(partial(steered.tokenizer.decode, skip_special_tokens=True))
-    bar = tqdm(docs, desc=f"metrics, {task.config.test_split}", unit="doc", disable=None)
-    for number, doc in enumerate(bar):
-        answers = [steered.all_cells(instance.args) for instance in asked[number]]
-        logprobs = np.stack([answer.logprobs for answer in answers])
-        greedy = np.stack([answer.greedy for answer in answers])
-        valid = np.stack([answer.finite for answer in answers]).all(axis=0)
-        choices = task.doc_to_choice(doc)  # acc_mutual_info asks for more than these
-        for cell in range(logprobs.shape[1]):
-            found, text = dict.fromkeys(metrics, 0), ""
-            if valid[cell]:
-                results = zip(logprobs[:, cell].tolist(), greedy[:, cell].tolist(), strict=True)
-                found = task.process_results(doc, list(results))
-                text = decode(tuple(answers[doc[GOLD]].predicted[:, cell].tolist()))
-                found[PAPER_MATCH] = paper_match(text, choices[doc[GOLD]])
-            values = [float(found.get(metric, np.nan)) for metric in metrics]
-            logs = logprobs[: len(choices), cell].astype(float)
-            judged = [text] if PAPER_MATCH in metrics else []
-            place = (doc[DOC_ID], doc[GROUP], cell)
-            yield (*place, *values, doc[GOLD], logs, *judged, bool(valid[cell]))
+def _rows(split: str, found: Sequence[Outcome]) -> pd.DataFrame:
+    """Lay documents out, the cells of each below one another."""
+    n_cells = len(found[0].finite)
+    columns = {
+        "split": split,
+        "doc_id": np.repeat([each.doc_id for each in found], n_cells),
+        "group": np.repeat(np.array([each.group for each in found], dtype=object), n_cells),
+        "cell": np.tile(np.arange(n_cells), len(found)),
+        **{
+            name: np.concatenate([each.metrics[name] for each in found])
+            for name in found[0].metrics
+        },
+        "gold": np.repeat([each.gold for each in found], n_cells),
+        "choice_logprobs": [row for each in found for row in each.logprobs],
+        "predicted": pd.Categorical([text for each in found for text in each.predicted]),
+        "finite": np.concatenate([each.finite for each in found]),
+    }
+    if PAPER_MATCH not in found[0].metrics:
+        del columns["predicted"]
+    return pd.DataFrame(columns)
 
 
 def requests_by_doc(task: HarnessTask) -> dict[int, list[Instance]]:

@@ -3,13 +3,14 @@
 It strips the prompts of pairs, and leaves long prompts out where it learns and where it steers.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from sadi_bench.errors import SettingError
 from sadi_bench.models.language_model import LanguageModel
+from sadi_bench.scoring.frame import Pieces
 from sadi_bench.steering.activations import EncodedContrast
 from sadi_bench.steering.contrast import encode_pairs
 from sadi_bench.tasks.pairs import ContrastivePair, as_released
@@ -67,10 +68,11 @@ def long_docs(docs: Iterable[Mapping[str, Any]]) -> set[tuple[str, int]]:
     return found
 
 
-def with_skipped(grid: pd.DataFrame, long: Collection[tuple[str, int]]) -> pd.DataFrame:
+def with_skipped(pieces: Pieces, long: Collection[tuple[str, int]]) -> Iterator[pd.DataFrame]:
     """Add `skipped`: whether a document is one of the long ones, and so has no steered cell.
 
     The column is the same in all cells of a document, though only steered ones leave it out.
     """
-    rows = zip(grid["split"], grid["doc_id"], strict=True)
-    return grid.assign(skipped=[row in long for row in rows])
+    for piece in pieces():
+        rows = zip(piece["split"], piece["doc_id"], strict=True)
+        yield piece.assign(skipped=[row in long for row in rows])

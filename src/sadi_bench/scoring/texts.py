@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -12,7 +13,13 @@ from sadi_bench.errors import SettingError
 from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.scoring.bridge import SteeredLM, evaluate_cell
 from sadi_bench.scoring.choices import ChoiceRequest, score_choices
-from sadi_bench.scoring.frame import directions, requests_by_doc, scored_splits, with_parameters
+from sadi_bench.scoring.frame import (
+    Pieces,
+    directions,
+    requests_by_doc,
+    scored_splits,
+    with_parameters,
+)
 from sadi_bench.scoring.generation import Generated
 from sadi_bench.scoring.judges.base import Generation, Judge
 from sadi_bench.steering.intervention import UNSTEERED_MODEL, AnswerBias
@@ -27,12 +34,12 @@ def text_grid(
     steered: SteeredLM,
     race: Callable[[pd.DataFrame], list[int]],
     judge: Judge | None,
-) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
+) -> tuple[Pieces, pd.DataFrame, dict[str, Any]]:
     """Let every cell write on the select split, and those that `race` keeps on the test split.
 
     `race` is given the grid's rows of the select split and names cells, cell 0 among them.
-    Returns the grid, as `frame.score_grid` does but without gold and choice_logprobs, the texts,
-    and lm-eval's evaluation of the unsteered model on the test split.
+    Returns the grid, as `frame.score_grid` does but in one piece and without gold and
+    choice_logprobs, the texts, and lm-eval's evaluation of the unsteered model on the test split.
     """
     if isinstance(steered.intervention, AnswerBias):
         raise SettingError(
@@ -51,7 +58,7 @@ def text_grid(
     texts = pd.concat(frames, ignore_index=True)
     grid = with_parameters(texts[columns], steered)
     grid.attrs["metrics"] = directions(task)
-    return grid, texts, evaluated
+    return partial(iter, [grid]), texts, evaluated
 
 
 def headline_texts(task: Task, steered: SteeredLM, cells: Iterable[int]) -> pd.DataFrame:
