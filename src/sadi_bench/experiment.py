@@ -11,6 +11,7 @@ import yaml
 
 from sadi_bench.elsewhere import elsewhere, other_tasks
 from sadi_bench.errors import SettingError
+from sadi_bench.failing import failure_kept
 from sadi_bench.identity import code_of, identifier_of, other_code, plain
 from sadi_bench.judging import check_judge, deciding_judge, judge_run
 from sadi_bench.models.loading import resolved
@@ -89,7 +90,12 @@ def compute(
 ) -> None:
     """Do all that a run is, and write its directory."""
     clock = Clock()
-    with writing_run(path.parent, path.name) as run_dir, log_to(run_dir.log_path):
+    text = yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True)
+    with (
+        writing_run(path.parent, path.name) as run_dir,
+        failure_kept(path, text),
+        log_to(run_dir.log_path),
+    ):
         say(task.name, task.notes)
         judge = deciding_judge(config, task.metrics)
         prepared = prepare(config, task, session.models)
@@ -99,7 +105,7 @@ def compute(
         scores = score(prepared, steering, judge)
         clock.lap("score")
         # Before choosing, which may fail; not earlier: till now force=true keeps the old result.
-        run_dir.write_config(yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True))
+        run_dir.write_config(text)
         write_run(run_dir, steering, scores, prepared.pairs)
         found = report_of_grid(scores.frame, config.select_by, config.seed)
         chosen = headline_cells(found["protocols"])

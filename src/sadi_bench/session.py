@@ -24,3 +24,7 @@ class Session:
         from sadi_bench.tasks.catalogue import Catalogue
 
         return Catalogue()
+
+    def __getstate__(self) -> dict[str, object]:
+        """Take nothing along: another process loads what it needs."""
+        return {}
