@@ -62,7 +62,8 @@ class Summary:
     def _counts(self) -> str:
         states = [outcome.state for _, outcome in self.ended]
         counted = [f"{states.count(state)} {state}" for state in dict.fromkeys(states)]
-        return f"{len(states)} runs in {duration(self.seconds)}: {', '.join(counted)}"
+        runs = "1 run" if len(states) == 1 else f"{len(states)} runs"
+        return f"{runs} in {duration(self.seconds)}: {', '.join(counted)}"
 
     def _sorted(self) -> list[Ended]:
         """Put failures last."""
