@@ -4,8 +4,6 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 import sadi_bench
-from sadi_bench.batches.stopping import Terminated, stop_now
+from sadi_bench.batches.stopping import Terminated, handled, stop_now
 from sadi_bench.composing import with_other_tasks
 from sadi_bench.config import (
     config_folder,
@@ -47,18 +45,7 @@ def _run() -> None:
     session = Session()
     register_launchers()
     main = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")
-    with _stopped_by_sigterm():
-        main(lambda cfg: _one(cfg, session))()
-
-
-@contextmanager
-def _stopped_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM end a run as Ctrl-C does."""
-    before = signal.signal(signal.SIGTERM, stop_now)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    main(lambda cfg: _one(cfg, session))()
 
 
 def _one(cfg: DictConfig, session: Session) -> None:
@@ -124,13 +111,14 @@ def main() -> None:
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")  # libraries draw bars unasked
     try:
-        _verb(sys.argv[1] if len(sys.argv) > 1 else "", sys.argv[2:])
+        with handled(stop_now):
+            _verb(sys.argv[1] if len(sys.argv) > 1 else "", sys.argv[2:])
         return
     except _Stopped as stopped:
         error = stopped.__cause__
-    except KeyboardInterrupt as stopped:
-        _say("interrupted; nothing that was finished is lost")
-        sys.exit(143 if isinstance(stopped, Terminated) else 130)
+    except KeyboardInterrupt as asked:
+        _say("interrupted; nothing that was finished is lost: the same command goes on from here")
+        sys.exit(128 + (signal.SIGTERM if isinstance(asked, Terminated) else signal.SIGINT))
     except Exception as raised:
         error = raised
     if isinstance(error, BrokenPipeError):  # `| head` has read enough

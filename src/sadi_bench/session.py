@@ -25,6 +25,6 @@ class Session:
 
         return Catalogue()
 
-    def __getstate__(self) -> dict[str, object]:
+    def __reduce__(self) -> tuple[type["Session"], tuple[()]]:
         """Take nothing along: another process loads what it needs."""
-        return {}
+        return Session, ()

@@ -3,12 +3,13 @@
 import logging
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 log = logging.getLogger("sadi_bench")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+Handler = Callable[[int, FrameType | None], None]
 
 
 class Terminated(KeyboardInterrupt):
@@ -16,13 +17,13 @@ class Terminated(KeyboardInterrupt):
 
 
 def stop_now(signum: int, frame: FrameType | None = None) -> None:  # noqa: ARG001
-    """Stop at once: a handler for Ctrl-C and SIGTERM, wherever no batch is under way."""
+    """Stop at once, wherever the program is."""
     raise Terminated if signum == signal.SIGTERM else KeyboardInterrupt
 
 
 @contextmanager
-def finishing_first() -> Iterator[None]:
-    """Let the first Ctrl-C or SIGTERM wait for the end of the block; a second one stops at once.
+def handled(handler: Handler) -> Iterator[None]:
+    """Let a function answer Ctrl-C and SIGTERM inside the block.
 
     Python delivers signals to its main thread: in another one the block is run as it is. A signal
     that the program ignores stays ignored.
@@ -30,8 +31,21 @@ def finishing_first() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    asked: list[int] = []
     before = {signum: signal.getsignal(signum) for signum in SIGNALS}
+    ours = [signum for signum, known in before.items() if known not in (signal.SIG_IGN, None)]
+    for signum in ours:
+        signal.signal(signum, handler)
+    try:
+        yield
+    finally:
+        for signum in ours:
+            signal.signal(signum, before[signum])
+
+
+@contextmanager
+def finishing_first() -> Iterator[None]:
+    """Let the first Ctrl-C or SIGTERM wait for the end of the block; a second one stops at once."""
+    asked: list[int] = []
 
     def note(signum: int, frame: FrameType | None) -> None:
         if asked:
@@ -39,15 +53,7 @@ def finishing_first() -> Iterator[None]:
         asked.append(signum)
         log.warning("stopping after this batch; once more stops at once")
 
-    for signum, handler in before.items():
-        # The default of SIGTERM ends the process and would lose the batch, so it is noted as well.
-        if handler not in (signal.SIG_IGN, None):
-            signal.signal(signum, note)
-    try:
+    with handled(note):
         yield
-    finally:
-        for signum, handler in before.items():
-            if handler is not None:
-                signal.signal(signum, handler)
     if asked:
         stop_now(asked[0])
