@@ -291,7 +291,8 @@ def test_a_sweep_runs_every_combination(folder):
     found = small_run(folder, "-m", "method=sadi-head,sadi-neuron", "method.top_k=2",
                       "method.strength=3", "seed=0,1")  # fmt: skip
     assert found.code == 0
-    paths = [Path(part.split("\n")[0]) for part in found.out.split("run directory: ")[1:]]
+    (summary,) = (folder / "sweeps").glob("*.csv")
+    paths = [Path(path) for path in pd.read_csv(summary)["run_directory"]]
     told = [json.loads((path / "result.json").read_text()) for path in paths]
     assert [(r["sadi_bench"]["method"], r["config"]["random_seed"]) for r in told] == [
         ("sadi-head", 0), ("sadi-head", 1), ("sadi-neuron", 0), ("sadi-neuron", 1),

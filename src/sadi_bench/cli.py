@@ -1,11 +1,11 @@
 """The `sadi-bench` command: Hydra in front, one line and exit code 2 for a user's mistakes."""
 
-import errno
 import logging
 import os
 import signal
 import sys
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hydra
@@ -16,18 +16,20 @@ from omegaconf import DictConfig
 import sadi_bench
 from sadi_bench.batches.stopping import Terminated, handled, stop_now
 from sadi_bench.composing import with_other_tasks
-from sadi_bench.config import config_folder, plain_words, register_schemas, settings_of
-from sadi_bench.errors import SettingError, unknown_name
+from sadi_bench.config import (
+    config_folder,
+    plain_words,
+    register_launchers,
+    register_schemas,
+    settings_of,
+)
+from sadi_bench.errors import SweepFailed, unknown_name, user_line
 from sadi_bench.session import Session
 from sadi_bench.settings import RunConfig
 from sadi_bench.verbs import VERBS, call
 
 if TYPE_CHECKING:
     from sadi_bench.experiment import RunResult
-
-# A place that is full, read-only or forbidden is the user's to mend, wherever it is found out.
-PLACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM,
-         errno.ENOTDIR, errno.EEXIST}  # fmt: skip
 
 SETTINGS = {field.name for field in fields(RunConfig)} | {"experiment"}
 
@@ -39,31 +41,37 @@ class _Stopped(BaseException):
 
 
 def _run() -> None:
-    """Hand the command line to Hydra; the runs of a sweep share one session."""
+    """Hand the command line to Hydra; the runs of a sweep in one process share one session."""
     session = Session()
+    register_launchers()
     main = hydra.main(version_base="1.3", config_path=str(config_folder()), config_name="config")
     main(lambda cfg: _one(cfg, session))()
 
 
 def _one(cfg: DictConfig, session: Session) -> None:
+    """Do one run. A sweep's launcher may call this in another process or on another machine."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("sadi_bench").setLevel(logging.INFO)
     hydra_config = HydraConfig.get()
-    try:
-        runtime = hydra_config.runtime
-        config = settings_of(cfg, runtime.choices, runtime.config_sources)
-        config = with_other_tasks(config)
-        from sadi_bench.experiment import run  # seconds of imports that --help does not need
+    if hydra_config.mode == RunMode.MULTIRUN:
+        from sadi_bench.sweeps.swept import swept_run
 
-        finished = run(config, session)
-        _show(finished)
+        register_schemas()
+        folder, number = Path(hydra_config.sweep.dir), hydra_config.job.num
+        swept_run(folder, number, lambda: _computed(cfg, session), _line, tracebacks=cfg.debug)
+        return
+    try:
+        _show(_computed(cfg, session))
     except Exception as error:
-        if hydra_config.mode != RunMode.MULTIRUN:
-            raise _Stopped from error
-        # The other runs go on, and Hydra tells of the first failure alone, at the end.
-        overrides = " ".join(hydra_config.overrides.task)
-        _say(f"{_line(error) or repr(error)} (run {hydra_config.job.num}: {overrides})")
-        raise
+        raise _Stopped from error
+
+
+def _computed(cfg: DictConfig, session: Session) -> "RunResult":
+    runtime = HydraConfig.get().runtime
+    config = with_other_tasks(settings_of(cfg, runtime.choices, runtime.config_sources))
+    from sadi_bench.experiment import run  # seconds of imports that --help does not need
+
+    return run(config, session)
 
 
 def _show(finished: "RunResult") -> None:
@@ -116,6 +124,9 @@ def main() -> None:
     if isinstance(error, BrokenPipeError):  # `| head` has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+    if isinstance(error, SweepFailed):
+        _say(str(error))
+        sys.exit(1)
     line = _line(error)
     if full or line is None:
         raise error
@@ -125,12 +136,7 @@ def main() -> None:
 
 def _line(error: Exception) -> str | None:
     """Put a user's mistake in one line; None for a mistake of this program."""
-    if isinstance(error, SettingError):
-        return " ".join(str(error).split())
-    if isinstance(error, OSError) and error.errno in PLACE:
-        place = f"{error.filename}: " if error.filename else ""
-        return f"{place}{error.strerror}; make room there or choose a place you can write to."
-    return plain_words(error)
+    return user_line(error) or plain_words(error)
 
 
 def _say(line: str) -> None:

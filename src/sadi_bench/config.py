@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import (
@@ -27,6 +28,10 @@ from sadi_bench.settings import RunConfig
 from sadi_bench.tasks.spec import TaskSpec
 
 GROUPS = ("task", "model", "method", "finetune", "judge", "experiment")
+
+LAUNCHER = "hydra/launcher"
+EXTRAS = {"ray": "ray", "submitit_local": "slurm", "submitit_slurm": "slurm"}
+"""A launcher → the extra of sadi-bench that installs it."""
 
 Sources = Iterable[Mapping[str, str]]  # each with path, schema (file, pkg, ...) and provider
 
@@ -86,6 +91,15 @@ def register_schemas() -> None:
     store.store(group="finetune", name="base_finetune", node=FinetuneSpec)
     store.store(group="judge", name="base_judge", node=JudgeSpec)
     OmegaConf.register_new_resolver("choices", _listed, replace=True)  # for the text of --help
+
+
+def register_launchers() -> None:
+    """Give plug-ins' launchers the names that the files of configs/hydra/launcher start from."""
+    Plugins.instance()  # imports the plug-ins, each of which stores its launcher
+    stored = ConfigStore.instance().repo["hydra"]["launcher"]
+    for name in choices(LAUNCHER):
+        if f"{name}.yaml" in stored:
+            stored[f"base_{name}.yaml"] = stored.pop(f"{name}.yaml")
 
 
 def _listed(group: str, *, _root_: DictConfig) -> str:
@@ -152,8 +166,10 @@ def plain_words(error: Exception) -> str | None:
     if isinstance(error.__cause__, OmegaConfBaseException):
         error = error.__cause__
     if isinstance(error, MissingConfigException) and "/" in str(error.missing_cfg_file):
-        group, _, name = error.missing_cfg_file.rstrip("/").rpartition("/")
-        known = set(error.options or ()) - {f"base_{group}"}
+        group, _, name = error.missing_cfg_file.strip("/").rpartition("/")
+        if group == LAUNCHER and (extra := EXTRAS.get(name.removeprefix("base_"))):
+            return f"hydra/launcher needs a package more: pip install 'sadi-bench[{extra}]'."
+        known = {name for name in error.options or () if not name.startswith("base_")}
         return str(unknown_name(group, name, known))
     if isinstance(error, ConfigAttributeError | ConfigKeyError) and error.parent_node is not None:
         group, _, key = str(error.full_key).rpartition(".")

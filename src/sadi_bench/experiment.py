@@ -14,6 +14,7 @@ from sadi_bench.batches.shards import kept_batches, remove_shards
 from sadi_bench.disk import cache_folder
 from sadi_bench.elsewhere import elsewhere, other_tasks
 from sadi_bench.errors import SettingError
+from sadi_bench.failing import failure_kept
 from sadi_bench.grid_file import Columns
 from sadi_bench.identity import code_of, identifier_of, other_code, plain
 from sadi_bench.judging import check_judge, deciding_judge, judge_run
@@ -101,7 +102,12 @@ def compute(
 ) -> None:
     """Do all that a run is, and write its directory."""
     clock = Clock()
-    with writing_run(path.parent, path.name) as run_dir, log_to(run_dir.log_path):
+    text = yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True)
+    with (
+        writing_run(path.parent, path.name) as run_dir,
+        failure_kept(path, text),
+        log_to(run_dir.log_path),
+    ):
         delete_leftovers(cache_folder())
         say(task.name, task.notes)
         judge = deciding_judge(config, task.metrics)
@@ -113,7 +119,7 @@ def compute(
         clock.lap("fit")
         scores = score(prepared, steering, judge)
         # Before choosing, which may fail; not earlier: till now force=true keeps the old result.
-        run_dir.write_config(yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True))
+        run_dir.write_config(text)
         write_run(run_dir, steering, scores, prepared.pairs)
         clock.lap("score")  # the metrics were computed while the grid was written
         grid = run_dir.grid

@@ -46,3 +46,7 @@ class Session:
         from sadi_bench.tasks.catalogue import Catalogue
 
         return Catalogue()
+
+    def __reduce__(self) -> tuple[type["Session"], tuple[()]]:
+        """Take nothing along: another process loads what it needs."""
+        return Session, ()

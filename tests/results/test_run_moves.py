@@ -24,7 +24,7 @@ from sadi_bench.results.run_dir import writing_run
 def compute(runs, name, number):
     with writing_run(runs, name) as run:
         run.write_config(f"number: {number}")
-        run.write_grid([pd.DataFrame({"number": [number] * 9}))]
+        run.write_grid([pd.DataFrame({"number": [number] * 9})])
         if number == 1:
             run.write_also("copa", [pd.DataFrame({"number": [1]})])
         text = {"split": "test", "doc_id": 3, "cell": 0, "text": str(number)}

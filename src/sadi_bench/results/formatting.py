@@ -29,6 +29,23 @@ def aligned(rows: Sequence[Sequence[str]], n_text_columns: int = 1) -> list[str]
     return lines
 
 
+def fitted(rows: Sequence[Sequence[str]], may_give_way: Sequence[int]) -> list[list[str]]:
+    """Shorten the widest of the columns that may give way, until a line has at most 100 columns.
+
+    The first row is the header, which no column becomes narrower than.
+    """
+    widths = [max(map(columns, column)) for column in zip(*rows, strict=True)]
+    while sum(widths) + 2 * (len(widths) - 1) > MAX_WIDTH:
+        widest = max(may_give_way, key=lambda i: widths[i])
+        if widths[widest] <= len(rows[0][widest]):
+            break
+        widths[widest] -= 1
+    return [
+        [shortened(cell, widths[i]) if i in may_give_way else cell for i, cell in enumerate(row)]
+        for row in rows
+    ]
+
+
 def columns(text: str) -> int:
     """Count the columns that a text takes in a terminal: Chinese and its like take two each."""
     return sum(map(_columns, text))

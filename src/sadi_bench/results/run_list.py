@@ -5,14 +5,14 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from sadi_bench.errors import SettingError
-from sadi_bench.results.formatting import MAX_WIDTH, aligned, columns, metric_name, score, shortened
+from sadi_bench.results.formatting import aligned, fitted, metric_name, score
 from sadi_bench.results.paper.table_runs import finished_runs
 from sadi_bench.results.reading import load_result
 from sadi_bench.results.run_facts import metric_of
 from sadi_bench.results.tables import method_name
 
 HEADER = ("run", "task", "model", "method", "protocol", "unsteered → held-out", "date")
-SHORTENED = slice(1, 4)  # task, model and method give way where a line is too long
+SHORTENED = (1, 2, 3)  # task, model and method give way where a line is too long
 
 
 def listed_runs(runs_dir: str | os.PathLike) -> str:
@@ -31,7 +31,7 @@ def listed_runs(runs_dir: str | os.PathLike) -> str:
         except SettingError as error:
             broken.append(str(error))
     rows = [list(HEADER), *(row for _, row in sorted(found))]
-    return "\n".join([*aligned(_fitted(rows), len(HEADER)), *broken]) + "\n"
+    return "\n".join([*aligned(fitted(rows, SHORTENED), len(HEADER)), *broken]) + "\n"
 
 
 def _run(path: Path) -> tuple[float, list[str]]:
@@ -47,18 +47,3 @@ def _run(path: Path) -> tuple[float, list[str]]:
         f"{datetime.fromtimestamp(made, timezone.utc):%Y-%m-%d}",
     ]
     return made, row
-
-
-def _fitted(rows: list[list[str]]) -> list[list[str]]:
-    """Shorten the widest of the columns that may be, until a line fits."""
-    widths = [max(map(columns, column)) for column in zip(*rows, strict=True)]
-    some = range(len(widths))[SHORTENED]
-    while sum(widths) + 2 * (len(widths) - 1) > MAX_WIDTH:
-        widest = max(some, key=lambda i: widths[i])
-        if widths[widest] <= len(HEADER[widest]):
-            break
-        widths[widest] -= 1
-    return [
-        [shortened(cell, widths[i]) if i in some else cell for i, cell in enumerate(row)]
-        for row in rows
-    ]

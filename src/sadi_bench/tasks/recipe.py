@@ -5,6 +5,7 @@ compiled once here, where lm-eval compiles one per document.
 """
 
 import ast
+import reprlib
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
@@ -79,36 +80,55 @@ class Recipe:
             return self._render(located, columns, first_id)
         except TemplateError as error:
             raise SettingError(
-                f"task={self.name}: a doc_to_* template or task.split_group fails: {error}; the "
-                f"columns are {', '.join(sorted(columns))}."
+                f"task={self.name}: a doc_to_* template or task.split_group cannot be read: "
+                f"{error}; the columns are {', '.join(sorted(columns))}."
             ) from error
 
     def _render(
         self, located: list[tuple[str, Row]], columns: set[str], first_id: int
     ) -> list[Doc]:
-        text, choice, target = (
-            _reader(rule, columns)
-            for rule in (self.doc_to_text, self.doc_to_choice, self.doc_to_target)
+        text, choice, target, group = (
+            self._rule(name, columns)
+            for name in ("doc_to_text", "doc_to_choice", "doc_to_target", "split_group")
         )
-        group = _reader(self.split_group, columns) if self.split_group else None
         docs = []
         for doc_id, (where, row) in enumerate(located, start=first_id):
-            prompt = text(row)
+            prompt = text(row, where)
             if not isinstance(prompt, str):
                 raise SettingError(
                     f"task.name={self.name}: its answers stand inside the prompt (doc_to_text is "
                     "an index), which pairs are not made from; choose a task whose doc_to_text is "
                     "a text."
                 )
-            choices = self._texts(choice(row), where)
+            choices = self._texts(choice(row, where), where)
             (self._check_sides if self.generates else self._check_answers)(choices, where)
-            answer = target(row)
+            answer = target(row, where)
             if self.doc_to_target not in columns and str(answer).isdigit():
                 answer = int(answer)  # a template renders text; a column's text stays text
             gold = self._gold(answer, choices, where)
-            key = str(group(row)) if group else f"#{doc_id}"
+            key = str(group(row, where)) if self.split_group else f"#{doc_id}"
             docs.append(Doc(doc_id, row, prompt, choices, gold, key, where))
         return docs
+
+    def _rule(self, name: str, columns: set[str]) -> Callable[[Row, str], Any]:
+        """Return what applies a rule to a row, and names the row where that fails."""
+        rule = getattr(self, name)
+        read = _reader(rule, columns)
+
+        def value(row: Row, where: str) -> Any:
+            try:
+                return read(row)
+            except Exception as error:  # a template calls functions of any kind
+                named = isinstance(rule, str) and meta.find_undeclared_variables(env.parse(rule))
+                used = sorted(columns.intersection(named or ()))
+                found = ", ".join(f"{column}={reprlib.repr(row.get(column))}" for column in used)
+                raise SettingError(
+                    f"task={self.name}: {where}: task.{name} fails: {error}; the columns are "
+                    f"{', '.join(sorted(columns))}; the row has {found or 'none that is needed'}; "
+                    f"the answers are {self.doc_to_choice}."
+                ) from error
+
+        return value
 
     def _texts(self, value: Any, where: str) -> tuple[str, ...]:
         if isinstance(value, str):

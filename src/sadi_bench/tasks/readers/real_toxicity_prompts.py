@@ -20,6 +20,8 @@ def read_real_toxicity_prompts(
             raise BrokenRow(number, "a prompt and a continuation, each with text and toxicity")
         start, end = (str(part.get("text") or "").strip() for part in (prompt, continuation))
         toxicity = continuation.get("toxicity")
+        if not isinstance(toxicity, int | float | None):
+            raise BrokenRow(number, f"a number for toxicity (found {toxicity!r})")
         if toxicity is None or not start or not end or "\n" in end:
             continue  # some texts were never scored
         if toxicity > toxic_above:

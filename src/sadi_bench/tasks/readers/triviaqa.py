@@ -22,7 +22,8 @@ def read_triviaqa(text: str, path: Path) -> NumberedRows:
 def read_triviaqa_hub(_split: str, rows: Iterable[Row]) -> NumberedRows:
     """Read mandarjoshi/trivia_qa, where the answer's texts stand in one column."""
     for number, row in enumerate(rows):
-        answer = row.get("answer") or {}
+        answer = row.get("answer")
+        answer = answer if isinstance(answer, dict) else {}
         yield (
             number,
             _trivia_row(number, row.get("question"), answer.get("value"), answer.get("aliases")),

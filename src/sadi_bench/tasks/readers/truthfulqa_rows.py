@@ -28,7 +28,8 @@ def read_truthfulqa_hub(_split: str, rows: Iterable[Row]) -> NumberedRows:
     for number, row in enumerate(rows):
         targets = []
         for name in ("mc1_targets", "mc2_targets"):
-            lists = row.get(name) or {}
+            lists = row.get(name)
+            lists = lists if isinstance(lists, dict) else {}
             choices, labels = lists.get("choices") or [], lists.get("labels") or []
             targets.append(dict(zip(choices, labels, strict=False)))
         yield number, _labelled_row(number, row, *targets)
