@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from sadi_bench.aside import delete_leftovers
+from sadi_bench.batches.executor import Executor
 from sadi_bench.batches.shards import kept_batches, remove_shards
 from sadi_bench.disk import cache_folder
 from sadi_bench.elsewhere import elsewhere, other_tasks
@@ -74,7 +75,7 @@ def run(config: RunConfig, session: Session | None = None) -> RunResult:
     remark = finished_before(path, config)
     if remark is None:
         compute(config, task, others, path, session)
-    judge_run(path, config, session.models)
+    judge_run(path, config, session.models, executor_of(config, path, session))
     return RunResult(path, load_result(path), remark)
 
 
@@ -110,9 +111,8 @@ def compute(
     ):
         delete_leftovers(cache_folder())
         say(task.name, task.notes)
-        judge = deciding_judge(config, task.metrics)
-        shards = run_dir.path / SHARDS
-        executor = session.executor(shards, config.workers, config.ray.address)
+        executor = executor_of(config, path, session)
+        judge = deciding_judge(config, task.metrics, executor)
         prepared = prepare(config, task, session.models, executor)
         clock.lap("prepare")
         steering = fit(prepared)
@@ -137,10 +137,15 @@ def compute(
             ours["judge_note"] = judge.note
         notes = noted(prepared, grid)
         result = result_of(prepared, steering, scores, grid, found["protocols"], notes)
-        ours |= {"seconds": clock.seconds, "batches": kept_batches(shards)}
+        ours |= {"seconds": clock.seconds, "batches": kept_batches(path / SHARDS)}
         result["sadi_bench"] |= ours
         run_dir.finish(result)
-        remove_shards(shards)
+        remove_shards(path / SHARDS)
+
+
+def executor_of(config: RunConfig, path: Path, session: Session) -> Executor:
+    """Keep the batches of a run in its directory, and compute them where the settings say."""
+    return session.executor(path / SHARDS, config.workers, config.ray.address)
 
 
 def described(

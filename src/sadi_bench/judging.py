@@ -6,12 +6,15 @@ judge never shares memory with the model and can be changed without writing agai
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from sadi_bench.batches.executor import Executor
+from sadi_bench.batches.shards import remove_shards
 from sadi_bench.errors import SettingError
 from sadi_bench.identity import departures
 from sadi_bench.models.loading import Models
@@ -22,6 +25,7 @@ from sadi_bench.results.reading import TEXT_KEY, load_decisions, load_result, lo
 from sadi_bench.results.run_dir import writing_run
 from sadi_bench.scoring.judges.base import WORST, Generation, Judge
 from sadi_bench.scoring.judges.choosing import OFFLINE, judge_fingerprint, judge_of
+from sadi_bench.scoring.judges.truthfulqa import TruthfulQAJudges
 from sadi_bench.settings import RunConfig
 from sadi_bench.tasks.spec import OutputType
 
@@ -33,7 +37,9 @@ CODE = "scoring/judges", "judging.py"
 """What computes decisions: where it changed, a judge that comes afterwards judges again."""
 
 
-def deciding_judge(config: RunConfig, metrics: Mapping[str, bool]) -> Judge | None:
+def deciding_judge(
+    config: RunConfig, metrics: Mapping[str, bool], executor: Executor
+) -> Judge | None:
     """Load the judge that the task's metrics come from; None where lm-eval computes them."""
     if not config.judge_decides:
         return None
@@ -43,7 +49,7 @@ def deciding_judge(config: RunConfig, metrics: Mapping[str, bool]) -> Judge | No
             f"judge={config.judge.kind}: task={config.task.name} measures {', '.join(metrics)}, "
             "which it does not give; choose judge=auto."
         )
-    return judge
+    return _run_by(executor, judge)
 
 
 def check_judge(config: RunConfig) -> None:
@@ -57,10 +63,11 @@ def check_judge(config: RunConfig) -> None:
         )
 
 
-def judge_run(path: Path, config: RunConfig, models: Models) -> None:
+def judge_run(path: Path, config: RunConfig, models: Models, executor: Executor) -> None:
     """Judge a finished run's texts, unless this judge has; adds its decisions to the run.
 
-    The model that wrote leaves `models` before a judge from a model is loaded.
+    The model that wrote leaves `models` before a judge from a model is loaded. `executor` runs the
+    judges that are language models.
     """
     kind = config.judge.kind
     if kind == "none" or config.judge_decides:
@@ -73,7 +80,7 @@ def judge_run(path: Path, config: RunConfig, models: Models) -> None:
         rows = load_texts(path, result)
         if kind not in OFFLINE:
             models.clear()
-        judge = judge_of(config.judge, config.task.data_dir)
+        judge = _run_by(executor, judge_of(config.judge, config.task.data_dir))
         texts = pd.DataFrame(rows)
         found = decisions(judge, texts)
         ours: dict[str, Any] = result["sadi_bench"]
@@ -87,6 +94,13 @@ def judge_run(path: Path, config: RunConfig, models: Models) -> None:
         }
         decided = texts[[*TEXT_KEY]].assign(**found)
         run_dir.add_judged(kind, decided.to_dict("records"), result)
+    if executor.folder:
+        remove_shards(executor.folder)
+
+
+def _run_by(executor: Executor, judge: Judge) -> Judge:
+    """Let the executor run a judge's batches, where it is a language model."""
+    return replace(judge, executor=executor) if isinstance(judge, TruthfulQAJudges) else judge
 
 
 def decisions(judge: Judge, texts: pd.DataFrame) -> dict[str, np.ndarray]:

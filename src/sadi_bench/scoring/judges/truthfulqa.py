@@ -3,11 +3,12 @@
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
 
+from sadi_bench.batches.executor import Executor
 from sadi_bench.errors import SettingError
 from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.models.loading import beside
@@ -35,12 +36,14 @@ class TruthfulQAJudges:
     note: str | None = None
     name: str = NAME
     scores: tuple[str, ...] = tuple(ASKED)
+    executor: Executor = field(default_factory=Executor)
 
     def judge(self, generations: Sequence[Generation]) -> dict[str, np.ndarray]:
         """Return true and info [text]: 1 where the judge's yes is no less likely than its no."""
         found: dict[str, np.ndarray] = {}
         for score in self.scores:
-            found |= decided(score, generations, partial(_asked, self.spec, score))
+            asked = partial(_asked, self.spec, score, self.executor)
+            found |= decided(score, generations, asked)
         return found
 
 
@@ -63,10 +66,12 @@ def model_spec(spec: JudgeSpec, setting: str) -> ModelSpec:
     )
 
 
-def _asked(spec: JudgeSpec, score: str, generations: Sequence[Generation]) -> np.ndarray:
+def _asked(
+    spec: JudgeSpec, score: str, executor: Executor, generations: Sequence[Generation]
+) -> np.ndarray:
     setting, mark = ASKED[score]
     with judges_words(setting), beside(model_spec(spec, setting)) as lm:
-        return probabilities(lm, mark, generations)
+        return probabilities(replace(lm, executor=executor), mark, generations)
 
 
 def probabilities(lm: LanguageModel, mark: str, generations: Sequence[Generation]) -> np.ndarray:
