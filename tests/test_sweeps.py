@@ -21,8 +21,8 @@ from sadi_bench.disk import held
 from sadi_bench.errors import SettingError, SweepFailed
 from sadi_bench.heartbeat import heartbeat
 from sadi_bench.results.formatting import MAX_WIDTH
-from sadi_bench.sweeps.outcomes import DONE, FAILED, RUNNING, Outcome, outcome_of, recorded
 from sadi_bench.sweeps.planned import planned_runs, sweep_id
+from sadi_bench.sweeps.run_outcome import DONE, FAILED, RUNNING, Outcome, outcome_of, recorded
 from sadi_bench.sweeps.summary import Summary
 from sadi_bench.sweeps.sweeping import sweep
 from sadi_bench.sweeps.watching import Watch

@@ -118,15 +118,10 @@ def compute(
         steering = fit(prepared)
         clock.lap("fit")
         scores = score(prepared, steering, judge)
-        # Before choosing, which may fail; not earlier: till now force=true keeps the old result.
         run_dir.write_config(text)
         write_run(run_dir, steering, scores, prepared.pairs)
         clock.lap("score")  # the metrics were computed while the grid was written
-        grid = run_dir.grid
-        found = report_of_grid(grid, config.select_by, config.seed)
-        chosen = headline_cells(found["protocols"])
-        origin = dataclasses.replace(steering.origin, chosen=chosen)
-        run_dir.write_steering(to_bytes(dataclasses.replace(steering, origin=origin)))
+        found, chosen = reported(run_dir, config, steering)
         clock.lap("report")
         ours = {**found, "code": code_of(config)}
         ours |= described(run_dir, prepared, steering, scores, found["protocols"])
@@ -135,12 +130,34 @@ def compute(
         clock.lap("elsewhere")
         if judge is not None:
             ours["judge_note"] = judge.note
-        notes = noted(prepared, grid)
-        result = result_of(prepared, steering, scores, grid, found["protocols"], notes)
+        result = summed_up(run_dir, prepared, steering, scores, found["protocols"])
         ours |= {"seconds": clock.seconds, "batches": kept_batches(path / SHARDS)}
         result["sadi_bench"] |= ours
         run_dir.finish(result)
         remove_shards(path / SHARDS)
+
+
+def reported(
+    run_dir: RunDir, config: RunConfig, steering: Intervention
+) -> tuple[dict[str, Any], dict[str, int]]:
+    """Report on the grid that was written, and write what was learnt with the cells chosen."""
+    found = report_of_grid(run_dir.grid, config.select_by, config.seed)
+    chosen = headline_cells(found["protocols"])
+    origin = dataclasses.replace(steering.origin, chosen=chosen)
+    run_dir.write_steering(to_bytes(dataclasses.replace(steering, origin=origin)))
+    return found, chosen
+
+
+def summed_up(
+    run_dir: RunDir,
+    prepared: Prepared,
+    steering: Intervention,
+    scores: Scores,
+    rows: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Assemble result.json, with what a reader must know of the task."""
+    grid = run_dir.grid
+    return result_of(prepared, steering, scores, grid, rows, noted(prepared, grid))
 
 
 def executor_of(config: RunConfig, path: Path, session: Session) -> Executor:

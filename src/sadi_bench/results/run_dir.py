@@ -77,12 +77,10 @@ def writing_run(runs_dir: str | os.PathLike, identifier: str) -> Iterator["RunDi
             try:
                 locked = stack.enter_context(held(path / LOCK))
             except Timeout:  # an OSError: not for `write_errors`
-                raise SettingError(
-                    f"{path}: another process is computing this very run; wait until it is done, "
-                    "or set runs_dir=… to another folder."
-                ) from None
+                busy = "another process is computing this very run; wait until it is done"
+                raise SettingError(f"{path}: {busy}, or set runs_dir=… elsewhere.") from None
             _move_all(path)
-            if locked:  # nobody else writes here, so these are what a killed process left
+            if locked:  # nobody else writes here: a killed process left these
                 _clear(path)
         place = path / f"{STAGED}{secrets.token_hex(4)}" if is_complete(path) else path
         try:

@@ -10,8 +10,8 @@ from sadi_bench.disk import write_atomically
 from sadi_bench.results.formatting import aligned, fitted, markdown
 from sadi_bench.results.notes import wrapped
 from sadi_bench.results.run_dir import write_errors
-from sadi_bench.sweeps.outcomes import BEFORE, DONE, FAILED, Outcome, alike
 from sadi_bench.sweeps.planned import PlannedRun
+from sadi_bench.sweeps.run_outcome import BEFORE, DONE, FAILED, Outcome, alike
 from sadi_bench.sweeps.watching import duration, scores
 
 HEADER = ("task", "model", "method", "swept", "unsteered → held-out", "state", "seconds")

@@ -12,8 +12,8 @@ from filelock import Timeout
 from sadi_bench.disk import held
 from sadi_bench.errors import SettingError, SweepFailed
 from sadi_bench.results.run_dir import write_errors
-from sadi_bench.sweeps.outcomes import FAILED, RUNNING, WAITING, Outcome, outcome_of
 from sadi_bench.sweeps.planned import PlannedRun
+from sadi_bench.sweeps.run_outcome import FAILED, RUNNING, WAITING, Outcome, outcome_of
 from sadi_bench.sweeps.submitted import LOGS, Submitted
 from sadi_bench.sweeps.summary import Summary
 from sadi_bench.sweeps.watching import watched

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sadi_bench.failing import place_of
-from sadi_bench.sweeps.outcomes import BEFORE, DONE, FAILED, Outcome, recorded
+from sadi_bench.sweeps.run_outcome import BEFORE, DONE, FAILED, Outcome, recorded
 
 if TYPE_CHECKING:
     from sadi_bench.experiment import RunResult

@@ -14,7 +14,8 @@ from tqdm import tqdm
 
 from sadi_bench.heartbeat import heartbeat
 from sadi_bench.results.formatting import metric_name, score
-from sadi_bench.sweeps.outcomes import (
+from sadi_bench.sweeps.planned import PlannedRun
+from sadi_bench.sweeps.run_outcome import (
     BEFORE,
     DONE,
     ENDED,
@@ -24,7 +25,6 @@ from sadi_bench.sweeps.outcomes import (
     alike,
     outcome_of,
 )
-from sadi_bench.sweeps.planned import PlannedRun
 
 EVERY = 0.5  # seconds
 
