@@ -51,7 +51,9 @@ class SummedUpSweeper(BasicSweeper):
         """Return the settings of every run, in batches that are launched one after another."""
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         overrides = parser.parse_overrides([*self._parse_config(), *arguments])
-        return self.split_arguments(overrides, self.max_batch_size)
+        # submitit would start all runs at once on this machine, and on its first GPU
+        local = self.config.hydra.launcher._target_.endswith(".LocalLauncher")
+        return self.split_arguments(overrides, self.max_batch_size or (1 if local else None))
 
     def _names(self, job: Sequence[str]) -> tuple[str, str, str]:
         """Compose a run's config, which finds mistakes before the first run, and name the run."""

@@ -8,6 +8,7 @@ import pytest
 from sadi_bench.errors import SettingError
 from sadi_bench.tasks.pairs import contrastive_pairs
 from sadi_bench.tasks.sources import read_rows
+from sadi_bench.tasks.spec import TaskSpec
 from sadi_bench.tasks.task import load_task
 
 OWN_TASKS = ("boolq", "copa", "mmlu", "movie_reviews", "nli", "sst2", "sst5", "storycloze",
@@ -206,6 +207,26 @@ def test_a_template_with_an_unknown_column_names_the_columns(own_task):
     spec = dataclasses.replace(own_task("copa"), doc_to_text="{{premisse}}")
     with pytest.raises(SettingError, match="'premisse' is undefined; the columns are choice1"):
         load(spec)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    ["{{ ['entailment', 'neutral', 'x'].index(label) }}", "{{ {'entailment': 0}[label] }}"],
+)
+def test_a_rule_that_fails_on_a_row_names_the_row_its_label_and_the_answers(tmp_path, rule):
+    file = tmp_path / "rows.jsonl"
+    labels = ["entailment"] * 6 + ["entails"] + ["entailment"] * 6
+    rows = [json.dumps({"text": f"t{i}", "label": label}) for i, label in enumerate(labels)]
+    file.write_text("\n".join(rows))
+    spec = TaskSpec(
+        name="own", data_dir=str(file), doc_to_text="{{text}}", doc_to_choice=["a", "b", "c"],
+        doc_to_target=rule,
+    )  # fmt: skip
+    with pytest.raises(
+        SettingError, match=r"rows\.jsonl line 7: task\.doc_to_target fails"
+    ) as caught:
+        load(spec)
+    assert "label='entails'; the answers are ['a', 'b', 'c']" in str(caught.value)
 
 
 def test_an_unknown_protocol_names_the_nearest(own_task):

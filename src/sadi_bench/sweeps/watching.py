@@ -78,7 +78,8 @@ class Watch:
         running = [run for run in self._runs if self._state(run) == RUNNING]
         if not running:
             ended = sum(self._state(run) in ENDED for run in self._runs)
-            return f"[{ended}/{len(self._runs)}] waiting for a run to begin"
+            awaited = "the launcher to end" if ended == len(self._runs) else "a run to begin"
+            return f"[{ended}/{len(self._runs)}] waiting for {awaited}"
         first = running[0]
         others = f" and {len(running) - 1} more" if len(running) > 1 else ""
         since = time.time() - self._outcomes[first.number].began
