@@ -30,6 +30,13 @@ from sadi_bench.sweeps.watching import Watch
 from terminal import SMALL, Finished, place_of_runs, small_run
 
 PROGRAM = (sys.executable, "-m", "sadi_bench.cli")
+
+
+def slurm_runs() -> bool:
+    asked = shutil.which("sinfo") and subprocess.run(["sinfo"], capture_output=True)
+    return bool(asked) and asked.returncode == 0
+
+
 LAUNCHERS = [
     pytest.param("basic", marks=()),
     pytest.param(
@@ -46,7 +53,7 @@ LAUNCHERS = [
         "submitit_slurm",
         marks=[
             pytest.mark.slurm,
-            pytest.mark.skipif(shutil.which("sbatch") is None, reason="no Slurm here"),
+            pytest.mark.skipif(not slurm_runs(), reason="no Slurm: scripts/one_node_slurm.sh"),
         ],
     ),
 ]
