@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from tqdm import tqdm
 
 from sadi_bench import experiment, stages
 from sadi_bench.batches.stopping import Terminated
@@ -29,6 +30,13 @@ from sadi_bench.sweeps.watching import Watch
 from terminal import SMALL, Finished, place_of_runs, small_run
 
 PROGRAM = (sys.executable, "-m", "sadi_bench.cli")
+
+
+def slurm_runs() -> bool:
+    asked = shutil.which("sinfo") and subprocess.run(["sinfo"], capture_output=True)
+    return bool(asked) and asked.returncode == 0
+
+
 LAUNCHERS = [
     pytest.param("basic", marks=()),
     pytest.param(
@@ -45,7 +53,7 @@ LAUNCHERS = [
         "submitit_slurm",
         marks=[
             pytest.mark.slurm,
-            pytest.mark.skipif(shutil.which("sbatch") is None, reason="no Slurm here"),
+            pytest.mark.skipif(not slurm_runs(), reason="no Slurm: scripts/one_node_slurm.sh"),
         ],
     ),
 ]
@@ -302,17 +310,10 @@ def test_a_summary_fits_a_terminal():
 def test_what_is_under_way_is_said_with_the_time_left(tmp_path):
     runs = planned_runs([[f"seed={n}"] for n in range(4)], [("copa", "m", "k")] * 4, [])
 
-    class Bar:
-        def update(self):
-            pass
-
-        def set_postfix_str(self, text, **_):
-            self.text = text
-
     (tmp_path / "0.json").write_text('{"state": "done", "seconds": 60, "metric": "acc"}')
     began = time.time() - 180
     (tmp_path / "1.json").write_text(f'{{"state": "{RUNNING}", "began": {began}}}')
-    watch = Watch(tmp_path, runs, Bar())
+    watch = Watch(tmp_path, runs, tqdm(total=4, disable=True))
     watch.look()
     assert watch.now() == "[2/4] copa m k seed=1: 3 min, about 2 min left"
 
