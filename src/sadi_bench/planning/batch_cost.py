@@ -43,6 +43,11 @@ class Cost:
             max(self.held, other.held),
         )
 
+    def times(self, factor: float) -> "Cost":
+        """Return so much of it; what is held at once stays."""
+        counts = (self.passes, self.blocks, self.tokens, self.flops)
+        return Cost(*(round(factor * count) for count in counts), held=self.held)
+
 
 NOTHING = Cost()
 
@@ -151,8 +156,7 @@ def _texts(job: TextJob, size: NetworkSize, batch: Batch) -> Cost:
         prefix=longest * (len(asked) if side else rows) + tokens * steps,
         asked=rows,
     ).cost(size)
-    counts = (steps * each for each in (1, step.blocks, step.tokens, step.flops))
-    return cost + Cost(*counts, held=step.held)
+    return cost + step.times(steps)
 
 
 def _rows(cells: Sequence[int], steering: Intervention) -> int:

@@ -59,31 +59,39 @@ class Stopwatch(Executor):
 class Trial:
     """Hold a method fitted on a few pairs, and the jobs in which it read them.
 
-    `speed` is FLOPs a second of these jobs; None where nothing was timed.
+    `speed` is FLOPs a second of these jobs, None where nothing was timed; `learning` the seconds a
+    pair beside them.
     """
 
     steering: Intervention
     jobs: Sequence[Job]
     speed: float | None = None
+    learning: float = 0.0
 
 
 def timed_fit(
     lm: LanguageModel, size: NetworkSize, method: Method, pairs: Sequence[EncodedContrast]
 ) -> Trial:
-    """Fit on a few pairs, then on as many as there is time for.
+    """Fit on a few pairs, then on as many as there is time for: the first passes are slow.
 
     The caches take no part: nothing is found there, and nothing is left.
     """
-    watch = Stopwatch(size=size)
-    steering = method.fit(replace(lm, fingerprint="", executor=watch), middle(pairs, FEW_PAIRS))
-    if not watch.laps:
-        return Trial(steering, ())
-    room = int(FEW_PAIRS * SECONDS / 4 / watch.seconds)
-    if room >= FEW_PAIRS:  # even with as few once more: the first passes are slow
-        watch = Stopwatch(size=size)
-        some = middle(pairs, min(room, MOST_PAIRS))
-        steering = method.fit(replace(lm, fingerprint="", executor=watch), some)
-    return Trial(steering, tuple(watch.jobs), watch.speed)
+    trial, seconds = _timed_fit(lm, size, method, middle(pairs, FEW_PAIRS))
+    room = int(FEW_PAIRS * SECONDS / 4 / seconds)
+    if not trial.jobs or room < FEW_PAIRS:
+        return trial
+    return _timed_fit(lm, size, method, middle(pairs, min(room, MOST_PAIRS)))[0]
+
+
+def _timed_fit(
+    lm: LanguageModel, size: NetworkSize, method: Method, pairs: Sequence[EncodedContrast]
+) -> tuple[Trial, float]:
+    watch, started = Stopwatch(size=size), time.perf_counter()
+    steering = method.fit(replace(lm, fingerprint="", executor=watch), pairs)
+    seconds = time.perf_counter() - started
+    learning = (seconds - watch.seconds) / max(len(pairs), 1)
+    speed = watch.speed if watch.laps else None
+    return Trial(steering, tuple(watch.jobs), speed, learning), seconds
 
 
 def speed_of(lm: LanguageModel, size: NetworkSize, job: Job) -> float:

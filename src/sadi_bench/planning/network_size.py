@@ -1,6 +1,6 @@
 """What a token costs a network, from its shapes alone."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -9,6 +9,8 @@ from transformers import DynamicCache
 
 from sadi_bench.models.families import Site, blocks_of
 from sadi_bench.models.language_model import LanguageModel
+from sadi_bench.models.loading import DTYPES
+from sadi_bench.models.skeleton import planned_on
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,7 @@ class NetworkSize:
 
     block: weights of one block's matrices. attended: query heads × head_dim. kept: keys and values
     of one token, all layers together, in numbers. widest: numbers of a token inside a block.
+    number_bytes: of a weight or an activation.
     """
 
     lm: LanguageModel
@@ -25,6 +28,7 @@ class NetworkSize:
     attended: int
     kept: int
     widest: int
+    number_bytes: int
 
     @property
     def layers(self) -> int:
@@ -32,9 +36,9 @@ class NetworkSize:
         return self.lm.num_layers
 
     @property
-    def number_bytes(self) -> int:
-        """Bytes of a weight or an activation."""
-        return self.lm.dtype.itemsize
+    def weights_bytes(self) -> int:
+        """Bytes of all weights."""
+        return self.parameters * self.number_bytes
 
     @cached_property
     def output(self) -> int:
@@ -75,7 +79,14 @@ def network_size(lm: LanguageModel) -> NetworkSize:
         attended=lm.widths[Site.head],
         kept=sum(layer.keys.numel() + layer.values.numel() for layer in cache.layers),
         widest=3 * lm.widths[Site.neuron] + 4 * lm.widths[Site.residual],
+        number_bytes=lm.dtype.itemsize,
     )
+
+
+def on_gpu(size: NetworkSize, dtype: str) -> NetworkSize:
+    """Return the sizes with batches planned for a GPU; `dtype` as a user says it."""
+    number_bytes = DTYPES.get(dtype, torch.bfloat16).itemsize  # auto takes bfloat16 there
+    return replace(size, lm=planned_on(size.lm, "cuda"), number_bytes=number_bytes)
 
 
 def _weights(module: nn.Module) -> dict[int, int]:
