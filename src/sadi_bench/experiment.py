@@ -55,7 +55,7 @@ class RunResult:
 
 @dataclass(frozen=True)
 class Settled:
-    """Hold a run before it is computed: its config, nothing `auto` any more, tasks and directory."""
+    """Hold a run before it is computed: resolved config, tasks and directory."""
 
     config: RunConfig
     task: Task

@@ -1,5 +1,6 @@
 """`sadi-bench plan ...`: the words of a run or a sweep, and what it would take instead of it."""
 
+import sys
 from pathlib import Path
 
 from sadi_bench.composing import composed, typed_runs
@@ -10,6 +11,8 @@ CONFIG_DIRS = ("--config-dir", "-cd")
 
 def main(arguments: list[str]) -> None:
     """Print the plan of one run, or a row a run of a sweep; nothing is written.
+
+    The exit code is 1 where some runs of a sweep would be refused.
 
     Raises:
         SettingError: the run, or every run of the sweep, would be refused.
@@ -32,6 +35,8 @@ def main(arguments: list[str]) -> None:
     if len(refused) == len(runs):
         raise refused[0]
     print(sweep_text(found))  # noqa: T201
+    if refused:
+        sys.exit(1)
 
 
 def _with_searchpath(arguments: list[str]) -> list[str]:

@@ -108,7 +108,7 @@ def free(lm: LanguageModel) -> None:
 
 
 def fingerprint_of(spec: ModelSpec) -> str:
-    """Name the weights that a resolved model is loaded with; of a hub model its commit is missing."""
+    """Name the weights that a resolved model is loaded with, but for a hub model's commit."""
     return repr(spec) + folder_fingerprint(spec.pretrained)
 
 

@@ -85,7 +85,7 @@ def _shaped(spec: ModelSpec) -> tuple:
 
 
 def _folder(source: str, revision: str) -> Path | None:
-    """Return the folder that a model's files are in: its own, or its snapshot in the hub's cache."""
+    """Return the folder of a model's files: its own, or its snapshot in the hub's cache."""
     if Path(source).is_dir():
         return Path(source)
     try:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 import numpy as np
 
@@ -10,6 +9,7 @@ from sadi_bench.batches.executor import Executor
 from sadi_bench.batches.job import Arrays, Job
 from sadi_bench.models.families import Site
 from sadi_bench.models.language_model import LanguageModel
+from sadi_bench.planning.batch_cost import told
 from sadi_bench.record import HEADLINES
 from sadi_bench.scoring.answers import ChoiceRequest
 from sadi_bench.scoring.bridge import evaluate_cell
@@ -104,14 +104,13 @@ def _texts(job: TextJob, lm: LanguageModel, batch: Batch) -> Arrays:  # noqa: AR
 
 def _activations(job: PairJob, lm: LanguageModel, batch: Sequence[int]) -> Arrays:
     """Tell what a reader gives by what it is told: answers, one site, sites, or nothing."""
-    told = job.read.keywords if isinstance(job.read, partial) else {}
-    rng, blocks = np.random.default_rng(0), lm.num_layers
-    if "answers" in told:
-        return {"logprobs": rng.standard_normal((len(batch), len(told["answers"])))}
-    if "site" in told:
-        shapes = {told["site"]: (len(batch), blocks)}
-    elif "sites" in told:
-        shapes = {site: (len(batch), 2, blocks) for site in told["sites"]}
+    asks, rng, blocks = told(job), np.random.default_rng(0), lm.num_layers
+    if "answers" in asks:
+        return {"logprobs": rng.standard_normal((len(batch), len(asks["answers"])))}
+    if "site" in asks:
+        shapes = {asks["site"]: (len(batch), blocks)}
+    elif "sites" in asks:
+        shapes = {site: (len(batch), 2, blocks) for site in asks["sites"]}
     else:
         shapes = {site: (1, blocks) for site in Site}
     return {

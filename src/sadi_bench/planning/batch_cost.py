@@ -5,8 +5,10 @@ texts     the prompts but their last tokens; a token a row, step by step
 pairs     the prompts but their last tokens; both answers
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from sadi_bench.batches.job import Job
 from sadi_bench.models.families import Site
@@ -93,14 +95,28 @@ def batch_cost(job: Job, size: NetworkSize, batch: Sequence) -> Cost:
     return COSTS[type(job)](job, size, batch)
 
 
+def told(job: PairJob) -> Mapping[str, Any]:
+    """Return what a job's reader is told: `sites`, one `site` of prompts, `answers`, or nothing."""
+    return job.read.keywords if isinstance(job.read, partial) else {}
+
+
 def _pairs(job: PairJob, size: NetworkSize, batch: Sequence) -> Cost:
-    pairs = [job.pairs[i] for i in batch]
+    pairs, asks = [job.pairs[i] for i in batch], told(job)
     prompts = [pair.prompt for pair in pairs]
-    answers = [(pair.positive, pair.negative) for pair in pairs]
-    trees, row = trees_of(prompts, answers, packed=size.lm.packs, keep_last=True)
-    nodes, longest = _nodes(trees), _longest(prompts)
-    branches = Pass(len(pairs) * nodes, longest + (row or nodes), prefix=len(pairs) * longest)
-    return _prefix_cost(size, len(pairs), longest) + branches.cost(size)
+    longest = _longest(prompts)
+    if "site" in asks:
+        return _prefix_cost(size, len(pairs), longest + 1)
+    scored = "answers" in asks
+    branches = [asks["answers"] if scored else (p.positive, p.negative) for p in pairs]
+    trees, row = trees_of(prompts, branches, packed=size.lm.packs, keep_last=not scored)
+    nodes = _nodes(trees)
+    behind = Pass(
+        len(pairs) * nodes,
+        longest + (row or nodes),
+        prefix=len(pairs) * longest,
+        asked=sum(_asked(tree, 0) for tree in trees) if scored else 0,
+    )
+    return _prefix_cost(size, len(pairs), longest) + behind.cost(size)
 
 
 def _choices(job: ChoiceJob, size: NetworkSize, batch: Sequence) -> Cost:

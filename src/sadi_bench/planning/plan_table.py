@@ -53,7 +53,7 @@ def _batches(plan: RunPlan) -> list[int]:
 
 
 def _times(plans: Sequence[RunPlan]) -> list[float | None]:
-    """Return the seconds of every run here; a model is loaded once while runs in turn ask for it."""
+    """Return the seconds of every run here; runs in turn share a model that is loaded once."""
     times: list[float | None] = []
     before = None
     for plan in plans:

@@ -122,7 +122,7 @@ class Planner:
             trial = timed_fit(self._lm, self._size, method, pairs.tokens)
         else:
             asked = AskedJobs()
-            lm = replace(self._size.lm, executor=asked)
+            lm = replace(self._size.lm, fingerprint="", executor=asked)  # nothing is to be kept
             steering = method.fit(lm, middle(pairs.tokens, FEW_PAIRS))
             trial = Trial(steering, tuple(asked.jobs))
         if not isinstance(trial.steering, AnswerBias):  # whose answers are one task's
