@@ -90,6 +90,10 @@ def _verb(name: str, arguments: list[str]) -> None:
         from sadi_bench.lm_eval_command import main as lm_eval
 
         lm_eval(arguments)
+    elif name == "plan":
+        from sadi_bench.plan_command import main as plan
+
+        plan(arguments)
     elif name in VERBS:
         logging.basicConfig(format="%(message)s", level=logging.WARNING)
         call(name, arguments)
@@ -100,7 +104,7 @@ def _verb(name: str, arguments: list[str]) -> None:
         )
         _run()
     else:
-        raise unknown_name("sadi-bench", name, ["run", "lm-eval", *VERBS])
+        raise unknown_name("sadi-bench", name, ["run", "plan", "lm-eval", *VERBS])
 
 
 def main() -> None:

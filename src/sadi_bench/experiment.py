@@ -58,9 +58,30 @@ class RunResult:
     remark: str | None = None
 
 
+@dataclass(frozen=True)
+class Settled:
+    """Hold a run before it is computed: resolved config, tasks and directory."""
+
+    config: RunConfig
+    task: Task
+    others: tuple[Task, ...]
+    path: Path
+
+
 def run(config: RunConfig, session: Session | None = None) -> RunResult:
     """Fit one method on one task and score its whole grid; or find the run that is there."""
     session = session or Session()
+    found = settled(config, session)
+    config, path = found.config, found.path
+    remark = finished_before(path, config)
+    if remark is None:
+        compute(config, found.task, found.others, path, session)
+    judge_run(path, config, session.models, executor_of(config, path, session))
+    return RunResult(path, load_result(path), remark)
+
+
+def settled(config: RunConfig, session: Session) -> Settled:
+    """Read a run's tasks and name it; raises SettingError for what could not be run."""
     method_of(config.method)  # refuses wrong settings before anything is read
     config = dataclasses.replace(config, model=resolved(config.model))
     catalogue = session.catalogue if config.task.harness else None
@@ -72,11 +93,7 @@ def run(config: RunConfig, session: Session | None = None) -> RunResult:
     others = other_tasks(config)
     data = "".join(each.fingerprint for each in (task, *others))
     path = Path(config.runs_dir).expanduser() / identifier_of(config, data)
-    remark = finished_before(path, config)
-    if remark is None:
-        compute(config, task, others, path, session)
-    judge_run(path, config, session.models, executor_of(config, path, session))
-    return RunResult(path, load_result(path), remark)
+    return Settled(config, task, others, path)
 
 
 def finished_before(path: Path, config: RunConfig) -> str | None:

@@ -7,6 +7,8 @@ leader    plan ─ batch 4 ─► worker 1 (GPU 0, or its share of the cores)
 
 import logging
 import os
+import signal
+import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -197,6 +199,7 @@ def _ray(count: int) -> Any:
 def _connect(ray: Any, address: str | None) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would ask a server on the internet
     here = {"include_dashboard": False} if address is None else {}
+    answered = signal.getsignal(signal.SIGTERM)  # Ray answers it with an exit at once
     try:
         ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **here)
     except (ConnectionError, ValueError) as error:
@@ -205,3 +208,5 @@ def _connect(ray: Any, address: str | None) -> None:
             f"ray.address={address}: no Ray cluster answers there ({reason}); "
             "start one with `ray start --head`, or leave ray.address out."
         ) from error
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, answered)

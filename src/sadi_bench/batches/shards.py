@@ -58,10 +58,10 @@ class Shards:
         self._there[number] = path
 
 
-def kept_batches(folder: Path) -> dict[str, dict[str, int]]:
+def kept_batches(folder: Path, key: str = "*") -> dict[str, dict[str, int]]:
     """Count, job by job, the batches that a run's folder of shards holds, and those halved."""
     found: dict[str, dict[str, int]] = {}
-    for path in sorted(folder.glob("*/*.safetensors")):
+    for path in sorted(folder.glob(f"{key}/*.safetensors")):
         try:
             with safe_open(path, framework="np") as opened:
                 facts = opened.metadata() or {}
@@ -70,6 +70,17 @@ def kept_batches(folder: Path) -> dict[str, dict[str, int]]:
         each = found.setdefault(facts.get(JOB, ""), {"batches": 0, "halved": 0})
         each["batches"] += 1
         each["halved"] += facts.get(HALVINGS, "0") != "0"
+    return found
+
+
+def whole_batches(folder: Path) -> list[tuple[str, set[int]]]:
+    """Name the jobs in a run's folder of shards, the newest first, and their batches; only look."""
+    folders = [each for each in folder.glob("*") if each.is_dir()]
+    found = []
+    for each in sorted(folders, key=lambda path: path.stat().st_mtime, reverse=True):
+        kept = kept_batches(each.parent, each.name)
+        numbers = {_number(path) for path in each.glob("*.safetensors")}
+        found += [(job, numbers - {None}) for job in kept]
     return found
 
 

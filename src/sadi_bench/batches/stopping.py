@@ -26,13 +26,14 @@ def handled(handler: Handler) -> Iterator[None]:
     """Let a function answer Ctrl-C and SIGTERM inside the block.
 
     Python delivers signals to its main thread: in another one the block is run as it is. A signal
-    that the program ignores stays ignored.
+    that is ignored stays so, and one that a launcher answers (submitit: a re-queue) is left to it.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {signum: signal.getsignal(signum) for signum in SIGNALS}
-    ours = [signum for signum, known in before.items() if known not in (signal.SIG_IGN, None)]
+    plain = signal.SIG_DFL, signal.default_int_handler, stop_now
+    ours = [signum for signum, known in before.items() if known in plain]
     for signum in ours:
         signal.signal(signum, handler)
     try:

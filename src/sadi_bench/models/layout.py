@@ -119,6 +119,28 @@ class Layout:
         return batch * copies * nodes // length, length
 
 
+def trees_of(
+    prompts: Sequence[Sequence[int]],
+    branches: Sequence[Sequence[Sequence[int]]],
+    *,
+    packed: bool,
+    keep_last: bool = False,
+    whole: bool = False,
+) -> tuple[list[Tree], int]:
+    """Build the trees of a batch of prompts; also return the length of a row, 0 where packed.
+
+    `whole` puts all tokens of the prompts into the trees, to be run without a prefix.
+    """
+    if whole:
+        branches = [[(*p[1:], *b) for b in of] for p, of in zip(prompts, branches, strict=True)]
+        prompts = [prompt[:1] for prompt in prompts]
+    pairs = list(zip(prompts, branches, strict=True))
+    if packed:
+        return [tree_of(p[-1], b, keep_last) for p, b in pairs], 0
+    row_length = max(len(branch) for b in branches for branch in b) + keep_last
+    return [rows_of(p[-1], b, keep_last, row_length) for p, b in pairs], row_length
+
+
 def layout_of(
     prompts: Sequence[Sequence[int]],
     branches: Sequence[Sequence[Sequence[int]]],
@@ -127,21 +149,9 @@ def layout_of(
     keep_last: bool = False,
     whole: bool = False,
 ) -> Layout:
-    """Build the trees of a batch of prompts and pad them to one size.
-
-    `whole` puts all tokens of the prompts into the trees, to be run without a prefix.
-    """
+    """Build the trees of a batch of prompts, as `trees_of`, and pad them to one size."""
+    trees, row_length = trees_of(prompts, branches, packed=packed, keep_last=keep_last, whole=whole)
     skipped = [len(prompt) - 1 if whole else 0 for prompt in prompts]
-    if whole:
-        branches = [[(*p[1:], *b) for b in of] for p, of in zip(prompts, branches, strict=True)]
-        prompts = [prompt[:1] for prompt in prompts]
-    pairs = list(zip(prompts, branches, strict=True))
-    if packed:
-        row_length = 0
-        trees = [tree_of(p[-1], b, keep_last) for p, b in pairs]
-    else:
-        row_length = max(len(branch) for b in branches for branch in b) + keep_last
-        trees = [rows_of(p[-1], b, keep_last, row_length) for p, b in pairs]
     nodes = max(len(t.tokens) for t in trees)
     tokens = torch.zeros(len(trees), nodes, dtype=torch.long)
     depths = torch.zeros(len(trees), nodes, dtype=torch.long)

@@ -8,7 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging as transformers_logging
 
 from sadi_bench.downloads.hub import hub_answers
@@ -72,7 +77,7 @@ class Models:
     def load(self, spec: ModelSpec) -> LanguageModel:
         """Load network and tokenizer, or return the held ones; `auto` is resolved."""
         spec = resolved(spec)
-        fingerprint = _fingerprint(spec)
+        fingerprint = fingerprint_of(spec)
         if fingerprint not in self._held:
             self._held.clear()
             self._held[fingerprint] = _load(spec, fingerprint)
@@ -92,7 +97,7 @@ class Models:
 def load_language_model(spec: ModelSpec, setting: str | None = None) -> LanguageModel:
     """Load network and tokenizer; `auto` is resolved, and errors name `setting`."""
     spec = resolved(spec)
-    return _load(spec, _fingerprint(spec), setting)
+    return _load(spec, fingerprint_of(spec), setting)
 
 
 def free(lm: LanguageModel) -> None:
@@ -102,7 +107,8 @@ def free(lm: LanguageModel) -> None:
         parameter.data = parameter.data.new_empty(0)
 
 
-def _fingerprint(spec: ModelSpec) -> str:
+def fingerprint_of(spec: ModelSpec) -> str:
+    """Name the weights that a resolved model is loaded with, but for a hub model's commit."""
     return repr(spec) + folder_fingerprint(spec.pretrained)
 
 
@@ -126,11 +132,7 @@ def _load(spec: ModelSpec, fingerprint: str, setting: str | None = None) -> Lang
         source = str(packaged_model(spec.package)) if spec.package else str(spec.pretrained)
         own = setting or ("model.package" if spec.package else "model.pretrained")
         network, tokenizer = _from_pretrained(spec, source, dtype, own)
-    if spec.chat_template and tokenizer.chat_template is None:
-        raise SettingError(
-            f"model.chat_template=true: the tokenizer of {spec.name} has no chat template; set it "
-            "to false, or model.tokenizer to one that has."
-        )
+    check_chat(spec, tokenizer)
     if spec.device_map is None:
         with memory_errors(spec):
             network = network.to(device)
@@ -150,6 +152,15 @@ def _load(spec: ModelSpec, fingerprint: str, setting: str | None = None) -> Lang
     )
     with memory_errors(spec):
         return self_tested(lm, setting or "model")
+
+
+def check_chat(spec: ModelSpec, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse to wrap prompts in a chat template that the tokenizer does not have."""
+    if spec.chat_template and tokenizer.chat_template is None:
+        raise SettingError(
+            f"model.chat_template=true: the tokenizer of {spec.name} has no chat template; set it "
+            "to false, or model.tokenizer to one that has."
+        )
 
 
 def _from_pretrained(spec: ModelSpec, source: str, dtype: torch.dtype, own: str) -> tuple:

@@ -57,9 +57,14 @@ def passes(
     `read` is a function of a module, or a `partial` of one with plain values, so that workers can
     have it and a shard can name it.
     """
-    job = PairJob(_plan(pairs), tuple(pairs), read)
+    job = pair_job(pairs, read)
     for batch, arrays in zip(job.batches, lm.executor.results(job, lm), strict=True):
         yield list(batch), {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+def pair_job(pairs: Sequence[EncodedContrast], read: Reader) -> "PairJob":
+    """Plan the batches: pairs of like length together, the longest first."""
+    return PairJob(_plan(pairs), tuple(pairs), read)
 
 
 def _plan(pairs: Sequence[EncodedContrast]) -> tuple[tuple[int, ...], ...]:
@@ -99,6 +104,17 @@ class PairJob(Job):
             read, given = read.func, (read.args, read.keywords)
         reader = f"{read.__module__}.{read.__qualname__}"
         return job_key(lm, reader, given, _tokens(self.pairs), self.batches)
+
+
+def is_kept(lm: LanguageModel, job: PairJob) -> bool:
+    """Say whether the cache holds what a job reads, so that it will not be run."""
+    sites: tuple[Site, ...] = ()
+    if isinstance(job.read, partial) and job.read.func is _read:
+        sites = job.read.keywords["sites"]
+    elif job.read is not _read_differences:
+        return False
+    key = cache_key(lm, *(site.value for site in sites), _tokens(job.pairs))
+    return kept_tensors(key) is not None
 
 
 def all_activations(
