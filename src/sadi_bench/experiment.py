@@ -12,21 +12,19 @@ import yaml
 from sadi_bench.aside import delete_leftovers
 from sadi_bench.batches.executor import Executor
 from sadi_bench.batches.shards import kept_batches, remove_shards
+from sadi_bench.choosing_metric import selecting_metric
 from sadi_bench.disk import cache_folder
 from sadi_bench.elsewhere import elsewhere, other_tasks
-from sadi_bench.errors import SettingError
 from sadi_bench.failing import failure_kept
 from sadi_bench.grid_file import Columns
 from sadi_bench.identity import code_of, identifier_of, other_code, plain
 from sadi_bench.judging import check_judge, deciding_judge, judge_run
 from sadi_bench.models.loading import resolved
 from sadi_bench.record import headline_cells, result_of, write_run, write_texts
-from sadi_bench.results.paper import paper_metric
 from sadi_bench.results.reading import check_run, load_result
 from sadi_bench.results.report import report_of_grid
 from sadi_bench.results.run_dir import RunDir, is_complete, writing_run
 from sadi_bench.run_log import Clock, log_to
-from sadi_bench.scoring.frame import metrics_of
 from sadi_bench.scoring.judges.choosing import resolved_judge
 from sadi_bench.scoring.released import left_out
 from sadi_bench.scoring.scores import Scores
@@ -38,10 +36,9 @@ from sadi_bench.steering.artefact import to_bytes
 from sadi_bench.steering.intervention import Intervention
 from sadi_bench.steering.methods import method_of
 from sadi_bench.tasks.spec import RELEASED
-from sadi_bench.tasks.task import PAPER_MATCH, Task, load_task
+from sadi_bench.tasks.task import Task, load_task
 
 log = logging.getLogger("sadi_bench")
-PAPER = "paper"
 SHARDS = ".shards"
 """Folder of a run that is not finished: the results of its batches."""
 
@@ -223,44 +220,3 @@ def noted(prepared: Prepared, grid: Columns) -> tuple[str, ...]:
     notes = left_out({**prepared.pairs.counts, "skipped": skipped})
     say(prepared.task.name, notes)
     return (*prepared.task.notes, *notes)
-
-
-def selecting_metric(config: RunConfig, task: Task) -> str:
-    """Return the metric that chooses the cell: the one asked for, else the task's first.
-
-    `paper` is the metric that arXiv 2410.12299 prints, which the released procedure always takes.
-
-    Raises:
-        SettingError: it is no metric of this task, or not one number a document.
-    """
-    select_by = config.select_by
-    measured = [metric for metric in metrics_of(task) if metric in task.metrics]
-    if config.protocol == RELEASED and select_by not in (None, PAPER):
-        raise SettingError(
-            f"select_by={select_by}: protocol=released chooses by the paper's metric; choose "
-            "select_by=paper or null, or protocol=paper."
-        )
-    if select_by == PAPER or config.protocol == RELEASED:
-        return paper_metric(measured)
-    if select_by is None:
-        return "acc" if "acc" in measured else measured[0]
-    allowed = [*measured, *_metrics_of_log_odds(task)]
-    if select_by not in allowed:
-        raise SettingError(
-            f"select_by={select_by}: a cell of task={task.name} can be chosen by "
-            f"{', '.join(allowed)}; choose one of them, or null for the first."
-        )
-    return select_by
-
-
-def _metrics_of_log_odds(task: Task) -> list[str]:
-    """Name what the answers' log-probabilities tell beyond lm-eval's metrics.
-
-    A constant an answer, and so acc_biased, needs the same answers in every document, and a select
-    split to fit it on.
-    """
-    if PAPER_MATCH not in task.metrics:  # its answers are written, or scored in a way of its own
-        return []
-    if task.answers is None:
-        return ["auc_pooled"]
-    return ["auc", *(["acc_biased"] if task.select is not None else [])]

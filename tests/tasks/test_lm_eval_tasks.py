@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from sadi_bench.choosing_metric import selecting_metric
 from sadi_bench.errors import SettingError
-from sadi_bench.experiment import selecting_metric
 from sadi_bench.models.loading import Models
 from sadi_bench.settings import RunConfig
 from sadi_bench.tasks.pairs import contrastive_pairs

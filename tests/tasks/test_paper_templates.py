@@ -2,7 +2,7 @@
 
 import pytest
 
-from sadi_bench.experiment import selecting_metric
+from sadi_bench.choosing_metric import selecting_metric
 from sadi_bench.settings import RunConfig
 from sadi_bench.tasks.task import load_task
 

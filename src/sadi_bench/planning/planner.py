@@ -16,7 +16,7 @@ from sadi_bench.planning.plan_notes import notes_of
 from sadi_bench.planning.plan_parts import PAIRS, Part, jobs_of, parts_of
 from sadi_bench.planning.room import LIBRARIES, free_memory, room_of
 from sadi_bench.planning.run_plan import FINISHED, RunPlan
-from sadi_bench.planning.training import training_left
+from sadi_bench.planning.training_cost import training_left
 from sadi_bench.scoring.frame import named_splits
 from sadi_bench.scoring.generation import TextJob
 from sadi_bench.session import Session

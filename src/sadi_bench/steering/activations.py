@@ -99,11 +99,9 @@ class PairJob(Job):
 
     def key(self, lm: LanguageModel) -> str:
         """Hash the pairs, the plan and what is read."""
-        read, given = self.read, ()
-        if isinstance(read, partial):
-            read, given = read.func, (read.args, read.keywords)
-        reader = f"{read.__module__}.{read.__qualname__}"
-        return job_key(lm, reader, given, _tokens(self.pairs), self.batches)
+        read = self.read if isinstance(self.read, partial) else partial(self.read)
+        reader = f"{read.func.__module__}.{read.func.__qualname__}", read.args, read.keywords
+        return job_key(lm, *reader, _tokens(self.pairs), self.batches)
 
 
 def is_kept(lm: LanguageModel, job: PairJob) -> bool:
