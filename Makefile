@@ -10,7 +10,7 @@ SWEEPS = $(notdir $(basename $(wildcard configs/experiment/$@.yaml configs/exper
 MODEL_KEY = model
 
 .DEFAULT_GOAL := help
-.PHONY: help run test install bench tables figures check format smoke fetch clean $(TABLES)
+.PHONY: help run test install bench reliability tables figures check format smoke fetch clean $(TABLES)
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -30,6 +30,9 @@ install: .venv/installed ## make .venv and install the package
 
 bench: .venv/bench-installed ## time the grid against lm-eval and hooks (20 minutes); results/benchmarks/
 	$(BIN)/python scripts/benchmark_grid.py $(ARGS)
+
+reliability: .venv/installed ## kill, crowd, starve and damage runs, and count what survives (docs/RELIABILITY.md)
+	$(BIN)/python scripts/reliability.py $(ARGS)
 
 .venv/bench-installed: .venv/installed
 	$(PIP) --editable '.[bench]'
