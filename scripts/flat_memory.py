@@ -28,12 +28,13 @@ def main() -> None:
     parser.add_argument("--documents", type=int, nargs="+", default=[1000, 3000, 10_000])
     args = parser.parse_args()
     jobs = [(count, method) for count in args.documents for method in METHODS]
-    lines = ["| documents | cells | rows | seconds | peak memory, MB |", "| ---: " * 5 + "|"]
+    print("| documents | cells | rows | seconds | peak memory, MB |")
+    print("| ---: " * 5 + "|", flush=True)
     for count, method in tqdm(jobs, desc="measuring", disable=None):
         with tempfile.TemporaryDirectory() as folder:
             cells, seconds, peak = measure(Path(folder), count, method)
-        lines.append(f"| {count:,} | {cells} | {count * cells:,} | {seconds:.0f} | {peak:.0f} |")
-    print("\n".join(lines))
+        row = f"| {count:,} | {cells} | {count * cells:,} | {seconds:.0f} | {peak:.0f} |"
+        print(row, flush=True)
 
 
 def measure(folder: Path, count: int, method: str) -> tuple[int, float, float]:
