@@ -1,9 +1,7 @@
 """Hold `sadi-bench plan` against the runs that it plans, back to back; prints a table.
 
 Each task's plan and run have processes of their own. What else the machine does moves both; the
-grid is small, so that a run takes minutes.
-
-    SADI_BENCH_DATA=FOLDER python scripts/plan_against_run.py
+grid is small, so that a run takes minutes. SADI_BENCH_DATA names the folder of the original files.
 """
 
 import argparse

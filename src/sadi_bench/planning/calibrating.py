@@ -77,7 +77,7 @@ def timed_fit(
     The caches take no part: nothing is found there, and nothing is left.
     """
     trial, seconds = _timed_fit(lm, size, method, middle(pairs, FEW_PAIRS))
-    room = int(FEW_PAIRS * SECONDS / 4 / seconds)
+    room = int(FEW_PAIRS * 0.2 * SECONDS / seconds)
     if not trial.jobs or room < FEW_PAIRS:
         return trial
     return _timed_fit(lm, size, method, middle(pairs, min(room, MOST_PAIRS)))[0]
@@ -95,11 +95,18 @@ def _timed_fit(
 
 
 def speed_of(lm: LanguageModel, size: NetworkSize, job: Job) -> float:
-    """Return the FLOPs a second of a part of the middle batch, as much as there is time for."""
-    batch = job.batches[len(job.batches) // 2]
-    first = _lap(lm, size, job, batch[:1])
-    room = min(len(batch), int(SECONDS / 4 / first.seconds))
-    return _lap(lm, size, job, batch[:room]).speed if room else first.speed
+    """Return the FLOPs a second of a part of the middle batch, as much as there is time for.
+
+    The part grows from one item: a few rows are slower than many, and the first passes are slow.
+    """
+    batch, count, left = job.batches[len(job.batches) // 2], 1, 0.7 * SECONDS
+    while True:
+        lap = _lap(lm, size, job, batch[:count])
+        left -= lap.seconds
+        more = min(len(batch), int(count * left / lap.seconds))
+        if more <= count:
+            return lap.speed
+        count = more
 
 
 def middle(pairs: Sequence[EncodedContrast], count: int) -> list[EncodedContrast]:
