@@ -327,10 +327,11 @@ def test_a_full_disk_leaves_whole_files_one_line_and_exit_code_2(folder):
     )  # fmt: skip
     assert finished.returncode == 2
     last = finished.stderr.splitlines()[-1]
-    assert re.fullmatch(r"sadi-bench: runs/\w+/pairs.jsonl: cannot be written: File too .*", last)
+    shard = r"runs/\w+/\.shards/\w+/\d+-\w+\.safetensors"
+    assert re.fullmatch(rf"sadi-bench: {shard}: File too large; make room there .*", last)
     assert "Traceback" not in finished.stderr
     left = {file.name for file in folder.glob("runs/*/*")}
-    assert left == {"config.yaml", "error.txt", "log.txt"}
+    assert left == {"config.yaml", "error.txt", "log.txt", ".shards"}
 
 
 @pytest.mark.parametrize("full", [("debug=true", {}), ("debug=false", {"HYDRA_FULL_ERROR": "1"})])

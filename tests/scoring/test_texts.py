@@ -14,6 +14,7 @@ from lm_eval.tasks import TaskManager
 
 from cases import plain_logits
 from sadi_bench.errors import SettingError
+from sadi_bench.grid_file import whole_frame
 from sadi_bench.scoring import bridge
 from sadi_bench.scoring.bridge import SteeredLM, evaluate_cell
 from sadi_bench.scoring.generation import Generated, GenerationRequest, generate
@@ -71,6 +72,12 @@ def everybody(select: pd.DataFrame) -> list[int]:
     return sorted(select["cell"].unique().tolist())
 
 
+def written_grid(*asked):
+    """Put the grid's pieces together; the rest as `text_grid` has it."""
+    pieces, texts, evaluated = text_grid(*asked)
+    return whole_frame(pieces()), texts, evaluated
+
+
 def test_every_cell_writes_on_the_select_split_and_the_kept_ones_on_the_test_split(
     trivia, speaker, steering
 ):
@@ -80,7 +87,7 @@ def test_every_cell_writes_on_the_select_split_and_the_kept_ones_on_the_test_spl
         shown.append(select)
         return [0, 3]
 
-    grid, texts, _ = text_grid(trivia(), SteeredLM(speaker, steering()), race, None)
+    grid, texts, _ = written_grid(trivia(), SteeredLM(speaker, steering()), race, None)
     for frame in (grid, texts):
         cells = frame.groupby("split")["cell"].agg(lambda found: sorted(set(found)))
         assert cells.to_dict() == {"select": [0, 1, 2, 3, 4], "test": [0, 3]}
@@ -92,7 +99,7 @@ def test_every_cell_writes_on_the_select_split_and_the_kept_ones_on_the_test_spl
 
 
 def test_without_a_select_split_every_cell_writes_on_the_test_split(trivia, speaker, steering):
-    grid, *_ = text_grid(trivia("paper"), SteeredLM(speaker, steering()), list.pop, None)
+    grid, *_ = written_grid(trivia("paper"), SteeredLM(speaker, steering()), list.pop, None)
     assert set(grid["split"]) == {"test"}
     assert everybody(grid) == [0, 1, 2, 3, 4]
 
@@ -139,7 +146,7 @@ def test_the_unsteered_model_writes_anew_whatever_was_written_before(
 
 def test_a_judge_that_decides_is_asked_about_every_text(trivia, speaker, steering):
     task = trivia(higher=False)
-    grid, texts, _ = text_grid(task, SteeredLM(speaker, steering()), everybody, Shouting())
+    grid, texts, _ = written_grid(task, SteeredLM(speaker, steering()), everybody, Shouting())
     loud = texts["text"].map(lambda text: any(map(str.isupper, text))).astype(float)
     assert 0 < loud.mean() < 1
     assert (grid["toxicity"] == loud).all()
@@ -151,7 +158,7 @@ def test_a_judge_that_decides_is_asked_about_every_text(trivia, speaker, steerin
 def test_a_cell_that_left_the_number_range_has_the_worst_score(trivia, speaker, steering, higher):
     wild = SteeredLM(speaker, steering(strength=[3.0, 1e39], patch="inflight"))
     judge = None if higher else Shouting()
-    grid, texts, _ = text_grid(trivia(higher=higher), wild, everybody, judge)
+    grid, texts, _ = written_grid(trivia(higher=higher), wild, everybody, judge)
     lost = grid["cell"].isin([2, 4])
     assert (grid["finite"] == ~lost).all()
     assert set(grid.loc[lost, "exact_match" if higher else "toxicity"]) == {float(not higher)}

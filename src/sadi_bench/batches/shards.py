@@ -54,7 +54,10 @@ class Shards:
         )
         path = self.folder / f"{number:05d}-{_digest(content)}.safetensors"
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomically({path: content})
+        try:
+            write_atomically({path: content})
+        except OSError as error:  # a full disk does not say where
+            raise OSError(error.errno, error.strerror, str(path)) from error
         self._there[number] = path
 
 
