@@ -208,6 +208,10 @@ def test_written_answers_are_counted_at_their_full_length(method):
     )
     assert 0.5 * plan.left.tokens < tokens <= plan.left.tokens
     assert 0.5 * plan.left.flops < flops <= 1.02 * plan.left.flops
+    told = command("plan", *words, "runs_dir=elsewhere")
+    assert told.code == 0, told.err
+    assert "likelihood of texts" in told.out
+    assert max(map(len, told.out.splitlines())) <= 100
 
 
 def test_other_tasks_and_fine_tuning_are_parts_of_the_plan():
@@ -218,6 +222,8 @@ def test_other_tasks_and_fine_tuning_are_parts_of_the_plan():
     assert plan.training.passes == 2 * 3
     once = Planner().plan(replace(config, finetune=replace(config.finetune, epochs=1)))
     assert plan.training.flops == 2 * once.training.flops
+    words = (*BOOLQ, "method=none", "finetune=lora")
+    assert "fine-tuning" in command("plan", *words).out
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ from sadi_bench.planning.network_size import NetworkSize
 from sadi_bench.scoring.choices import ChoiceJob, choice_job
 from sadi_bench.scoring.generation import TextJob, text_job
 from sadi_bench.stages import Pairs
-from sadi_bench.steering.activations import pair_job
+from sadi_bench.steering.activations import PairJob, pair_job
 
-PAIRS, CHOICES, TEXTS = "pairs", "choices", "texts"
+PAIRS, CHOICES, TEXTS, LIKELIHOOD = "pairs", "choices", "texts", "likelihood"
 """Kinds of passes: each has a speed of its own."""
 
 
@@ -38,7 +38,7 @@ class Part:
     @property
     def prompts(self) -> int:
         """Number of prompts."""
-        return len(self.job.pairs if self.kind == PAIRS else self.job.requests)
+        return len(self.job.pairs if isinstance(self.job, PairJob) else self.job.requests)
 
     @property
     def batches(self) -> int:
@@ -57,7 +57,7 @@ def jobs_of(
         jobs += telling_jobs(lm, task, steering, budget)
     found += [("", _kind(job), job) for job in jobs]
     if isinstance(jobs[-1], TextJob):
-        found.append(("likelihood of texts", PAIRS, fluency_job(lm, jobs[-1], budget)))
+        found.append(("likelihood of texts", LIKELIHOOD, fluency_job(lm, jobs[-1], budget)))
     alone = steering.only(min(1, len(steering.cells) - 1))
     for other in run.others:
         jobs = scoring_jobs(lm, other, alone, budget)

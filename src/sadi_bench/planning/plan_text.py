@@ -3,6 +3,7 @@
 import textwrap
 from collections.abc import Iterator, Sequence
 
+from sadi_bench.planning.calibrating import Speed
 from sadi_bench.planning.cards import CARDS, SECONDS_A_BLOCK, USED_BANDWIDTH, USED_FLOPS
 from sadi_bench.planning.plan_parts import PAIRS, Part
 from sadi_bench.planning.run_plan import FINISHED, RunPlan
@@ -94,8 +95,18 @@ def _too_large(plan: RunPlan, memory: float) -> str:
 def _speeds(plan: RunPlan) -> Sequence[str]:
     if not plan.speeds:
         return []
-    told = ", ".join(f"{kind} {speed / 1e9:,.1f} GFLOP/s" for kind, speed in plan.speeds.items())
+    kinds = {part.kind for part in plan.parts if part.left.flops}
+    told = ", ".join(
+        f"{kind} {_speed(speed)}" for kind, speed in plan.speeds.items() if kind in kinds
+    )
     return [f"measured here in a few passes: {told}; other work on this machine changes it"]
+
+
+def _speed(speed: Speed) -> str:
+    told = f"{speed.flops / 1e9:,.1f} GFLOP/s"
+    if speed.a_pass:
+        told += f" and {speed.a_pass * 1000:,.0f} ms a pass"
+    return told if speed.share == 1 else f"{told}, of {speed.share:.0%} of the full length"
 
 
 def gigabytes(size: int) -> str:

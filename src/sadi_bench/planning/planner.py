@@ -10,10 +10,18 @@ from sadi_bench.models.language_model import LanguageModel
 from sadi_bench.models.skeleton import skeleton, weights_here
 from sadi_bench.models.spec import ModelSpec
 from sadi_bench.planning.asked_jobs import AskedJobs
-from sadi_bench.planning.calibrating import FEW_PAIRS, Trial, middle, speed_of, timed_fit
+from sadi_bench.planning.calibrating import FEW_PAIRS, Speed, Trial, middle, speed_of, timed_fit
 from sadi_bench.planning.network_size import NetworkSize, network_size, on_gpu
 from sadi_bench.planning.plan_notes import notes_of
-from sadi_bench.planning.plan_parts import PAIRS, Part, jobs_of, parts_of
+from sadi_bench.planning.plan_parts import (
+    CHOICES,
+    LIKELIHOOD,
+    PAIRS,
+    TEXTS,
+    Part,
+    jobs_of,
+    parts_of,
+)
 from sadi_bench.planning.room import LIBRARIES, free_memory, room_of
 from sadi_bench.planning.run_plan import FINISHED, RunPlan
 from sadi_bench.planning.training_cost import training_left
@@ -44,7 +52,7 @@ class Planner:
         self._lm: LanguageModel | None = None
         self._loading = 0.0
         self._trials: dict[str, Trial] = {}
-        self._speeds: dict[str, dict[str, float]] = {}
+        self._speeds: dict[str, dict[str, Speed]] = {}
 
     def plan(self, config: RunConfig) -> RunPlan:
         """Plan one run.
@@ -129,17 +137,22 @@ class Planner:
             self._trials[key] = trial
         return trial
 
-    def _timed(self, key: str, parts: Sequence[Part], trial: Trial) -> Mapping[str, float]:
+    def _timed(self, key: str, parts: Sequence[Part], trial: Trial) -> Mapping[str, Speed]:
         """Time a kind of passes once a model and method."""
         if self._lm is None:
             return {}
         speeds = self._speeds.setdefault(key, {})
+        first = {part.kind: part.job for part in reversed(parts) if part.left.flops}
         if trial.speed:
-            speeds[PAIRS] = trial.speed
-        for part in parts:
-            if part.kind not in speeds and part.kind != PAIRS and part.left.flops:
-                speeds[part.kind] = speed_of(self._lm, self._size, part.job)
-        return {part.kind: max(speeds.values(), default=1.0) for part in parts} | speeds
+            speeds[PAIRS] = Speed(trial.speed)
+        elif LIKELIHOOD in first and PAIRS not in speeds:
+            speeds[PAIRS] = speed_of(self._lm, self._size, first[LIKELIHOOD])
+        dense = speeds[PAIRS].flops if PAIRS in speeds else None
+        for kind in {CHOICES, TEXTS} & set(first) - set(speeds):
+            speeds[kind] = speed_of(self._lm, self._size, first[kind], dense)
+        any_speed = next(iter(speeds.values()), Speed(1.0))  # of what nothing is left
+        likely = Speed(dense or any_speed.flops, share=speeds.get(TEXTS, any_speed).share)
+        return {**dict.fromkeys((PAIRS, CHOICES, TEXTS), any_speed), LIKELIHOOD: likely, **speeds}
 
     def _is_known(self, job: Job) -> bool:
         lm = self._lm

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from sadi_bench.experiment import Settled
 from sadi_bench.planning.batch_cost import NOTHING, Cost
+from sadi_bench.planning.calibrating import Speed
 from sadi_bench.planning.cards import Card
 from sadi_bench.planning.network_size import NetworkSize
 from sadi_bench.planning.plan_parts import PAIRS, Part
@@ -18,7 +19,7 @@ class RunPlan:
     """Hold the plan of one run; a finished one has no parts.
 
     state: new, unfinished or finished. training: what is left of fine-tuning. speeds: a kind of
-    passes → FLOPs a second here; empty where no pass could be timed. around: what else takes
+    passes → how fast they are here; empty where no pass could be timed. around: what else takes
     seconds here, by name. notes: what is assumed or not counted.
     """
 
@@ -30,7 +31,7 @@ class RunPlan:
     cells: int = 0
     parts: tuple[Part, ...] = ()
     training: Cost = NOTHING
-    speeds: Mapping[str, float] = field(default_factory=dict)
+    speeds: Mapping[str, Speed] = field(default_factory=dict)
     around: Mapping[str, float] = field(default_factory=dict)
     room: Room | None = None
     notes: tuple[str, ...] = ()
@@ -42,7 +43,7 @@ class RunPlan:
 
     def seconds(self, cost: Cost, kind: str) -> float | None:
         """Return the time of some passes here."""
-        return cost.flops / self.speeds[kind] if self.speeds else None
+        return self.speeds[kind].seconds(cost) if self.speeds else None
 
     @property
     def here(self) -> float | None:
