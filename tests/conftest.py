@@ -23,9 +23,10 @@ def activations_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session", autouse=True)
 def none_of_the_users_activations(activations_folder):
-    """A module's fixtures are made before a test's own folder is there, and share this one.
+    """Give fixtures of a module or a session one folder: they are made before `own_activations`.
 
-    In the user's cache they would find what a process with other threads has rounded otherwise.
+    The user's cache may hold activations that were computed with another number of threads. Their
+    last digits differ.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cache, "cache_folder", lambda: activations_folder / "modules")
